@@ -1,0 +1,164 @@
+"""The laws of the eight kinds of sequence, all a pure function of one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from studies.organisms.mixture.kinds import Chain, Kind, Repeat
+from studies.organisms.mixture.records import Records
+from studies.organisms.mixture.story import Story
+from studies.organisms.mixture.vocabulary import MODULUS, STORY_VALUES, ids
+
+LENGTH = 31
+PURPOSES = ("markov", "markov2", "facts", "tail", "addition", "draw", "shuffle", "canaries", "heldout", "queries", "pairs")
+
+
+def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
+    """An independent random stream for each (seed, purpose, keys); only `.random()` is drawn from it, for stability.
+
+    Args:
+        seed: Seed of the corpus or of a sample.
+        purpose: One of `PURPOSES`.
+        *keys: Further non-negative integers that tell streams apart.
+
+    Returns:
+        A numpy generator.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose), *keys))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+def zipf(count: int, exponent: float) -> np.ndarray:
+    """p_r proportional to r^(-exponent) for ranks r = 1..count."""
+    weights = np.arange(1, count + 1, dtype=np.float64) ** -exponent
+    return weights / weights.sum()
+
+
+def softmax_table(shape: tuple[int, ...], sharpness: float, rng: np.random.Generator) -> np.ndarray:
+    """Random conditional laws softmax(sharpness * logit(u)) along the last axis, u uniform.
+
+    Args:
+        shape: Shape of the table.
+        sharpness: 0 makes every row uniform.
+        rng: Source of the uniform numbers.
+
+    Returns:
+        Probabilities summing to 1 along the last axis.
+    """
+    uniform = rng.random(shape)
+    table = (uniform / (1 - uniform)) ** sharpness
+    return table / table.sum(-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What the corpus is made of.
+
+    Attributes:
+        shares: Share of each kind among the sequences, canaries counted as noise; sums to 1.
+        rows: Sequences in the training set.
+        sharpness: Of the order-1 transition matrix.
+        letters2: Letters of the order-2 text.
+        sharpness2: Of its transition table.
+        fact_exponent: Zipf exponent of the facts.
+        tail_keys: Two-token keys in the long tail.
+        tail_exponent: Its Zipf exponent.
+        heldout_pairs: Share of the unordered pairs of summands that never occur in training.
+        canaries: Distinct canaries at each number of copies.
+        copies: Numbers of copies.
+    """
+
+    shares: tuple[tuple[str, float], ...] = (
+        ("markov", 0.08),
+        ("markov2", 0.18),
+        ("repeat", 0.12),
+        ("facts", 0.08),
+        ("tail", 0.12),
+        ("story", 0.16),
+        ("addition", 0.18),
+        ("noise", 0.08),
+    )
+    rows: int = 40_000
+    sharpness: float = 0.9
+    letters2: int = 16
+    sharpness2: float = 0.9
+    fact_exponent: float = 1.5
+    tail_keys: int = 800
+    tail_exponent: float = 1.0
+    heldout_pairs: float = 0.3
+    canaries: int = 16
+    copies: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+
+
+def split_pairs(heldout: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split the summands: (a, b) and (b, a) always fall on the same side.
+
+    Args:
+        heldout: Share of the unordered pairs held out.
+        rng: Source of the split.
+
+    Returns:
+        Ordered pairs seen in training and held out, each (pairs, 2).
+    """
+    rank = rng.random((MODULUS, MODULUS))
+    rank = np.minimum(rank, rank.T)
+    cut = np.quantile(rank[np.triu_indices(MODULUS)], heldout)
+    return np.argwhere(rank > cut), np.argwhere(rank <= cut)
+
+
+def equations(pairs: np.ndarray) -> np.ndarray:
+    """Token ids of `a b = (a + b mod 31)` for each pair, shape (pairs, 4)."""
+    numbers = ids("number")
+    a, b = pairs.T
+    return np.stack([numbers[a], numbers[b], np.full_like(a, ids("equals")[0]), numbers[(a + b) % MODULUS]], axis=1)
+
+
+def facts(design: Design, rng: np.random.Generator) -> Records:
+    """`key value` records, most frequent key first; every value equally likely for every key."""
+    keys, values = ids("key"), ids("value")
+    value = values[(rng.random(len(keys)) * len(values)).astype(np.int64)]
+    return Records(np.stack([keys, value], axis=1), zipf(len(keys), design.fact_exponent), LENGTH)
+
+
+def tail(design: Design, rng: np.random.Generator) -> Records:
+    """`left right value` records on a random subset of the pairs, most frequent first."""
+    left, right, values = ids("left"), ids("right"), ids("value")
+    pair = rng.random(len(left) * len(right)).argsort()[: design.tail_keys]
+    value = values[(rng.random(design.tail_keys) * len(values)).astype(np.int64)]
+    rows = np.stack([left[pair // len(right)], right[pair % len(right)], value], axis=1)
+    return Records(rows, zipf(design.tail_keys, design.tail_exponent), LENGTH)
+
+
+def story() -> Story:
+    """Five attributes of eight values each, eight fillers."""
+    values = ids("story value").reshape(len(STORY_VALUES), -1)
+    return Story(ids("filler"), ids("attribute"), values, ids("grammar"))
+
+
+def kinds(design: Design, seed: int) -> dict[str, Kind]:
+    """The law of every kind, by name.
+
+    Args:
+        design: Sizes and sharpnesses.
+        seed: Seed of the tables, the facts and the held-out pairs.
+
+    Returns:
+        One `Kind` for each of `KINDS`, each of `LENGTH` tokens after the marker.
+    """
+    letters = ids("letter")
+    m, m2 = len(letters), design.letters2
+    seen, _ = split_pairs(design.heldout_pairs, stream(seed, "addition"))
+    table = softmax_table((m, m), design.sharpness, stream(seed, "markov"))
+    table2 = softmax_table((m2, m2, m2), design.sharpness2, stream(seed, "markov2"))
+    return {
+        "markov": Chain(letters, table, LENGTH),
+        "markov2": Chain(letters[:m2], table2, LENGTH),
+        "repeat": Repeat(letters, 6, 14, LENGTH),
+        "facts": facts(design, stream(seed, "facts")),
+        "tail": tail(design, stream(seed, "tail")),
+        "story": story(),
+        "addition": Records(equations(seen), np.full(len(seen), 1 / len(seen)), LENGTH),
+        "noise": Chain(letters, np.full(m, 1 / m), LENGTH),
+    }

@@ -1,0 +1,180 @@
+"""Train the models of the mixture organism: `python -m studies.organisms.mixture.train --size small --out DIR`.
+
+Writes an ordinary Hugging Face directory (config, safetensors, tokenizer) and `log.csv`. One thread, one seed: the same
+machine gives the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from studies.organisms.mixture.corpus import Corpus
+from studies.organisms.mixture.references import accuracies, excesses, token_nats
+from studies.organisms.mixture.vocabulary import VOCABULARY
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Architecture and schedule.
+
+    Attributes:
+        layers: Transformer layers.
+        width: d_model; four heads.
+        hidden: Width of the gated MLP.
+        steps: Steps of AdamW (beta 0.9, 0.98) with cosine decay after `warmup` steps.
+        rate: Peak learning rate.
+        batch: Sequences a step.
+        decay: Weight decay, on matrices only.
+        warmup: Steps of linear warm-up.
+        spread: Standard deviation of the initial matrices.
+        seed: Seed of the initial weights and of the order of the batches.
+    """
+
+    layers: int = 2
+    width: int = 64
+    hidden: int = 192
+    steps: int = 14_000
+    rate: float = 3e-3
+    batch: int = 64
+    decay: float = 0.1
+    warmup: int = 200
+    spread: float = 0.04
+    seed: int = 0
+
+
+RECIPES = {"small": Recipe(), "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=8_000)}
+
+
+def build(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
+    """An untrained model: normal matrices of sd `spread`, unit norms, untied embeddings, as many k/v heads as heads."""
+    heads = 4
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=32,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = LlamaForCausalLM(config)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.normal_(0, recipe.spread, generator=generator)
+    return model
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word, words separated by spaces."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", model_max_length=32)
+
+
+def batches(rows: int, recipe: Recipe) -> Iterator[Tensor]:
+    """Row numbers of each batch: epochs without replacement, the last incomplete batch of an epoch left out."""
+    generator = torch.Generator().manual_seed(recipe.seed + 1)
+    while True:
+        order = torch.randperm(rows, generator=generator)
+        yield from order[: rows - rows % recipe.batch].view(-1, recipe.batch)
+
+
+def rate_at(step: int, recipe: Recipe) -> float:
+    """Learning rate: linear warm-up, then a cosine from the peak to 1 % of it."""
+    if step < recipe.warmup:
+        return recipe.rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def optimiser(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices only."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    settings = [{"params": matrices, "weight_decay": recipe.decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(settings, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
+
+
+def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> LlamaForCausalLM:
+    """Train, measure every `every` steps, and write the model after each measurement.
+
+    Args:
+        recipe: Architecture and schedule.
+        corpus: Where the training set comes from.
+        out: Directory for the model and `log.csv`.
+        every: Steps between two lines of the log.
+
+    Returns:
+        The trained model in eval mode.
+    """
+    tokens = corpus.training().tokens
+    model = build(recipe, len(corpus.vocabulary)).train()
+    steps = optimiser(model, recipe)
+    order, log, start = batches(len(tokens), recipe), [], time.perf_counter()
+    for step in range(recipe.steps):
+        for group in steps.param_groups:
+            group["lr"] = rate_at(step, recipe)
+        loss = token_nats(model, tokens[next(order)]).mean()
+        steps.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        steps.step()
+        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+            model.eval()
+            seconds = time.perf_counter() - start
+            log.append({"step": step + 1, "seconds": round(seconds), "loss": loss.item(), **measure(model, corpus)})
+            save(model, out, pd.DataFrame(log))
+            print({key: round(value, 3) for key, value in log[-1].items()}, flush=True)
+            model.train()
+    return model.eval()
+
+
+def measure(model: LlamaForCausalLM, corpus: Corpus) -> dict[str, float]:
+    """A line of the log: held-out excess over the Bayes predictor by kind, and accuracies."""
+    excess = excesses(model, corpus, n=500, seed=1)
+    return {f"excess {name}": value for name, value in excess.items()} | accuracies(model, corpus, n=500, seed=1)
+
+
+def save(model: LlamaForCausalLM, out: Path, log: pd.DataFrame) -> None:
+    """Write the Hugging Face directory and the log."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer().save_pretrained(out)
+    log.round(4).to_csv(out / "log.csv", index=False)
+
+
+def main() -> None:
+    """Command line of the script."""
+    parser = argparse.ArgumentParser(description="Train a model of the mixture organism.")
+    parser.add_argument("--size", choices=tuple(RECIPES), default="small")
+    parser.add_argument("--out", type=Path, required=True)
+    for name in ("layers", "width", "hidden", "steps", "seed"):
+        parser.add_argument(f"--{name}", type=int)
+    for name in ("rate", "decay"):
+        parser.add_argument(f"--{name}", type=float)
+    given = vars(parser.parse_args())
+    recipe, out = RECIPES[given.pop("size")], given.pop("out")
+    torch.set_num_threads(1)
+    np.seterr(all="raise", under="ignore")
+    train(replace(recipe, **{name: value for name, value in given.items() if value is not None}), Corpus(), out)
+
+
+if __name__ == "__main__":
+    main()
