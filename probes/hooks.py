@@ -1,0 +1,133 @@
+"""Reading and editing activations: the only file of the package that knows the transformer-lens bridge.
+
+Names are those of `bridge.hook_dict`. `blocks.L.hook_resid_mid` must not be edited: in transformer-lens 4.3 it is an
+alias of the input of the second norm, so that an edit changes what the MLP reads but not the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Edit = Callable[[Tensor], Tensor | None]
+
+
+def require_eval(model: Any) -> None:
+    """Refuse a model of which any part is in train mode, where dropout would make answers random.
+
+    Raises:
+        ValueError: Naming the first such part, and the cure.
+    """
+    for name, module in model.named_modules():
+        if module.training:
+            raise ValueError(f"probes need a model in eval mode, but {name or 'the model'} is training: model.eval()")
+
+
+def require_bridge(model: Any, probe: str) -> None:
+    """Refuse a model without named hook points.
+
+    Raises:
+        TypeError: Naming the probe, the model's class and the cure.
+    """
+    if not hasattr(model, "hook_dict"):
+        raise TypeError(
+            f"probe {probe!r} reads activations and needs a TransformerBridge, got {type(model).__name__}: load "
+            "the model with degrade.models.bridge(folder) or TransformerBridge.boot_transformers(...)"
+        )
+
+
+def device_of(model: Any) -> torch.device:
+    """Device of the model's first parameter; cpu for a model without parameters."""
+    first = next(iter(model.parameters()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def logits(model: Any, tokens: Tensor) -> Tensor:
+    """Next-token logits of a bridge, a Hugging Face model or any module that returns either logits or has `.logits`.
+
+    Args:
+        model: The model, in eval mode.
+        tokens: Token ids, shape (n, T); they are moved to the model's device.
+
+    Returns:
+        Logits, shape (n, T, V), at least float32.
+
+    Raises:
+        ValueError: If the model is in train mode.
+
+    >>> logits(torch.nn.Embedding(5, 7).eval(), torch.tensor([[0, 1, 2]])).shape
+    torch.Size([1, 3, 7])
+    """
+    require_eval(model)
+    output = model(tokens.to(device_of(model)))
+    found = output if isinstance(output, Tensor) else output.logits
+    return found.to(torch.promote_types(found.dtype, torch.float32))
+
+
+@contextmanager
+def hooked(model: Any, edits: Mapping[str, Edit]) -> Iterator[None]:
+    """Call each edit on the activation at its hook; what it returns, unless None, replaces the activation.
+
+    The hooks added here are gone on exit, also on an exception; hooks that others added stay.
+
+    Args:
+        model: A bridge.
+        edits: By hook name; an edit gets the activation and must not write to it in place.
+    """
+
+    def adapted(edit: Edit) -> Callable[..., Tensor | None]:
+        return lambda activation, hook: edit(activation)
+
+    with model.hooks(fwd_hooks=[(name, adapted(edit)) for name, edit in edits.items()]):
+        yield
+
+
+def record(model: Any, tokens: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run the model once and keep the activations at the named hooks, nothing else.
+
+    Returns:
+        The logits, shape (n, T, V), and the activations by name.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Edit:
+        def store(activation: Tensor) -> None:
+            kept[name] = activation.detach().clone()
+
+        return store
+
+    with hooked(model, {name: keep(name) for name in names}):
+        out = logits(model, tokens)
+    return out, kept
+
+
+@contextmanager
+def replaced(model: Any, name: str, rows: Tensor, positions: Tensor, values: Tensor) -> Iterator[None]:
+    """Replace k activation vectors at a hook whose activation has shape (n, T, d).
+
+    Args:
+        model: A bridge.
+        name: Hook name.
+        rows: Example of each replacement, shape (k,).
+        positions: Position of each, shape (k,).
+        values: The new vectors, shape (k, d).
+    """
+
+    def put(activation: Tensor) -> Tensor:
+        patched = activation.clone()
+        patched[rows, positions] = values
+        return patched
+
+    with hooked(model, {name: put}):
+        yield
+
+
+def attention(model: Any, tokens: Tensor) -> Tensor:
+    """Attention probabilities of every head, shape (layers, n, heads, T query, T key)."""
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+    _, kept = record(model, tokens, names)
+    return torch.stack([kept[name] for name in names])

@@ -1,0 +1,239 @@
+"""Induction: does the model continue a repeated sequence, and which heads attend to what followed last time?
+
+Olsson et al. 2022, "In-context Learning and Induction Heads" (arXiv 2209.11895).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from probes.hooks import attention, require_bridge
+from probes.predictions import BATCH, predictions
+from probes.probe import Claim, Measure, Subject, known_settings, positive
+
+
+@dataclass(frozen=True, eq=False)
+class Induction:
+    """Prefix matching of every head on repeated sequences, and accuracy and loss where the next token is determined.
+
+    A sequence repeats with period P from token `start` on. Scored are the positions t in start + P .. T - 2: the token
+    at t stood at t - P before, so what followed it then, token t - P + 1, is what comes next. Rows, all per `example`:
+
+    - `prefix matching`: mean over scored t of the attention from t to t - P + 1; keys `layer`, `head`; its `chance` is
+      uniform attention, the mean of 1 / (t + 1).
+    - `accuracy`: share of scored t at which token t + 1 has the largest logit; `behaviour` "induction"; its `chance` is
+      a uniform guess among the tokens in use.
+    - `loss`: mean -log p(token t + 1) over scored t, in nats per token.
+
+    Attributes:
+        tokens: Token ids, shape (n, T).
+        period: P of each sequence, shape (n,).
+        start: First token of the repetition, e.g. 1 behind a marker.
+        head: (layer, head) of the default claim, found at w* by `build`.
+
+    >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
+    ...     d_model=8, d_head=4, n_heads=2, n_layers=1, n_ctx=8, d_vocab=9, act_fn="relu", seed=0)).eval()
+    >>> table = Induction.random(range(9), n=2, period=4)(model)
+    >>> table.groupby("measure").size().to_dict()
+    {'accuracy': 2, 'loss': 2, 'prefix matching': 4}
+    """
+
+    name: ClassVar[str] = "induction"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "prefix matching": Measure(chance=None, higher=True, binary=False, unit="attention"),
+        "accuracy": Measure(chance=None, higher=True, binary=False, unit="share"),
+        "loss": Measure(chance=None, higher=False, binary=False, unit="nats per token"),
+    }
+
+    tokens: Tensor
+    period: Tensor
+    start: int = 0
+    head: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sequences that do not repeat as said."""
+        if self.tokens.ndim != 2 or self.period.shape != self.tokens.shape[:1] or not len(self.tokens):
+            raise ValueError(
+                "tokens must have shape (n, T) and period shape (n,), n at least 1; got "
+                f"{tuple(self.tokens.shape)} and {tuple(self.period.shape)}"
+            )
+        length = self.tokens.shape[1]
+        longest = length - self.start - 2
+        if (self.period > longest).any() or (self.period < 1).any():
+            raise ValueError(
+                f"period must lie in 1..{longest} to leave a scored position in {length} tokens that repeat from token "
+                f"{self.start} on; got {sorted(set(self.period.tolist()))}"
+            )
+        broken = ~((self._before(0) == self.tokens) | ~self._repeated()).all(1)
+        if broken.any():
+            first = int(broken.nonzero()[0])
+            raise ValueError(
+                f"sequence {first} does not repeat with period {int(self.period[first])} from token {self.start} on: "
+                "check period and start"
+            )
+
+    @classmethod
+    def random(cls, vocabulary: Sequence[int], *, n: int = 64, period: int = 16, seed: int = 0) -> Self:
+        """Sequences of `period` independent uniform tokens, said twice.
+
+        Args:
+            vocabulary: Token ids to draw from.
+            n: Sequences.
+            period: Tokens a half.
+            seed: Of the drawing; the same seed gives the same sequences.
+
+        >>> Induction.random([5, 6, 7], n=1, period=4).tokens.shape
+        torch.Size([1, 8])
+        """
+        words = np.asarray(list(vocabulary), dtype=np.int64)
+        if len(words) < 2:
+            raise ValueError(f"vocabulary needs at least two token ids to draw from, got {words.tolist()}")
+        rng = np.random.default_rng(np.random.SeedSequence(seed))
+        half = torch.from_numpy(words[rng.integers(len(words), size=(n, positive(cls.name, "period", period)))])
+        return cls(torch.cat([half, half], dim=1), torch.full((n,), period))
+
+    @classmethod
+    @known_settings
+    def build(
+        cls,
+        subject: Subject,
+        *,
+        n: int = 64,
+        seed: int = 0,
+        kind: str = "repeat",
+        vocabulary: Sequence[int] | None = None,
+        period: int = 16,
+    ) -> Self:
+        """Induction on the organism's own repeated sequences, or on random tokens of a given vocabulary.
+
+        Args:
+            subject: What to ask; its model's strongest head is what the default claim is about.
+            n: Sequences.
+            seed: Of the sequences.
+            kind: Kind of the organism's corpus: a marker, then a repeating text. Ignored if there is a vocabulary.
+            vocabulary: Token ids for random repeated sequences instead.
+            period: Their period.
+
+        Raises:
+            ValueError: If there is neither a corpus nor a vocabulary, or a setting is unknown or out of range.
+        """
+        positive(cls.name, "n", n)
+        if vocabulary is not None:
+            probe = cls.random(vocabulary, n=n, period=period, seed=seed)
+        else:
+            sample = _corpus(subject).of_kind(kind, n, seed)
+            probe = cls(sample.tokens, periods(sample.tokens, start=1), start=1)
+        return replace(probe, head=_strongest(probe(subject.model)))
+
+    def claim(self) -> Claim:
+        """The head with the highest mean prefix matching is the one that had it at w*.
+
+        Raises:
+            ValueError: If that head is unknown.
+        """
+        if self.head is None:
+            raise ValueError("the default claim needs the head found at w*: use Induction.build(subject) or give head=")
+        layer, head = self.head
+        statement = f"head {layer}.{head} is the strongest induction head"
+        return Claim(self, statement, lambda table: _strongest(table) == self.head)
+
+    def __call__(self, model: Any) -> pd.DataFrame:
+        """Read the heads and the predictions; see the class for the rows."""
+        require_bridge(model, self.name)
+        scored, said = self._scored(), predictions(model, self.tokens)
+        count = scored.sum(1)
+        accuracy = (said.hit & scored[:, :-1]).sum(1) / count
+        loss = (said.nats * scored[:, :-1]).sum(1) / count
+        rows = {"example": np.arange(len(self.tokens))}
+        guess = 1 / len(self.tokens[:, self.start :].unique())
+        behaviour = pd.DataFrame(
+            {"measure": "accuracy", "value": accuracy.double(), **rows, "behaviour": "induction", "chance": guess}
+        )
+        losses = pd.DataFrame({"measure": "loss", "value": loss.double(), **rows})
+        return pd.concat([behaviour, losses, self._heads(model, scored)], ignore_index=True)
+
+    def _before(self, offset: int) -> Tensor:
+        """Tokens at t - P + offset, shape (n, T); meaningless where that is negative."""
+        return self.tokens.gather(1, self._index(offset))
+
+    def _index(self, offset: int) -> Tensor:
+        length = self.tokens.shape[1]
+        return (torch.arange(length) - self.period[:, None].cpu() + offset).clamp(0, length - 1)
+
+    def _repeated(self) -> Tensor:
+        """Positions t >= start + P, shape (n, T)."""
+        return torch.arange(self.tokens.shape[1]) >= self.start + self.period[:, None].cpu()
+
+    def _scored(self) -> Tensor:
+        repeated = self._repeated()
+        repeated[:, -1] = False
+        return repeated
+
+    @torch.no_grad()
+    def _heads(self, model: Any, scored: Tensor) -> pd.DataFrame:
+        parts = [
+            self._attended(attention(model, tokens).cpu(), index, mask)
+            for tokens, index, mask in zip(
+                self.tokens.split(BATCH), self._index(1).split(BATCH), scored.split(BATCH), strict=True
+            )
+        ]
+        value = torch.cat(parts, dim=1).numpy()  # layers, n, heads
+        layer, example, head = (axis.ravel() for axis in np.indices(value.shape))
+        uniform = (scored / torch.arange(1, scored.shape[1] + 1)).sum(1) / scored.sum(1)
+        table = {"measure": "prefix matching", "value": value.ravel(), "example": example, "layer": layer, "head": head}
+        return pd.DataFrame({**table, "chance": uniform.double().numpy()[example]})
+
+    def _attended(self, pattern: Tensor, index: Tensor, scored: Tensor) -> Tensor:
+        """Mean attention from t to index[t] over scored t, shape (layers, n, heads)."""
+        key = index[None, :, None, :, None].expand(*pattern.shape[:-1], 1)
+        attended = pattern.double().gather(-1, key)[..., 0]  # layers, n, heads, T
+        return (attended * scored[:, None]).sum(-1) / scored.sum(1)[:, None]
+
+
+def periods(tokens: Tensor, start: int = 0) -> Tensor:
+    """Smallest P of each sequence with token t equal to token t - P for all t >= start + P.
+
+    Args:
+        tokens: Token ids, shape (n, T).
+        start: Where the repetition begins.
+
+    Returns:
+        Shape (n,).
+
+    Raises:
+        ValueError: If some sequence has no period that leaves a scored position; the message gives its index.
+
+    >>> periods(torch.tensor([[9, 1, 2, 3, 1, 2, 3]]), start=1)
+    tensor([3])
+    """
+    text = tokens[:, start:]
+    found = torch.zeros(len(text), dtype=torch.int64)
+    for period in range(text.shape[1] - 2, 0, -1):
+        fits = (text[:, period:] == text[:, :-period]).all(1).cpu()
+        found[fits] = period
+    if (found == 0).any():
+        raise ValueError(f"sequence {int((found == 0).nonzero()[0])} does not repeat from token {start} on")
+    return found
+
+
+def _corpus(subject: Subject) -> Any:
+    try:
+        return subject.corpus("induction", "of_kind")
+    except ValueError as error:
+        raise ValueError(f"{error}; or give vocabulary=[token ids] for random repeated sequences") from None
+
+
+def _strongest(table: pd.DataFrame) -> tuple[int, int]:
+    """(layer, head) with the highest mean prefix matching; the first of equals."""
+    heads = table[table["measure"] == "prefix matching"]
+    means = heads.groupby(["layer", "head"], as_index=False)["value"].mean()
+    first = means.loc[means["value"].idxmax()]
+    return int(first["layer"]), int(first["head"])

@@ -1,0 +1,173 @@
+"""Ask probes of every draw of a ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pandas as pd
+from tqdm import tqdm
+
+from probes.probe import Claim, name_of
+
+Ask = Callable[[Any], pd.DataFrame]
+PLACE = ["rung", "target", "rise", "heldout_rise", "verdict", "chain", "draw"]
+READING = ["probe", "measure", "value", "chance", "higher", "binary"]
+
+
+class Draw(Protocol):
+    """Weights near the trained ones; what a sweep reads of them."""
+
+    rung: int
+    chain: int
+    index: int
+    target: float
+    rise: float
+    heldout_rise: float
+    verdict: str
+
+
+class Ladder(Protocol):
+    """What a sweep needs of a ladder."""
+
+    @property
+    def model(self) -> Any:
+        """The model, carrying the trained weights outside of `applied`."""
+
+    def draws(self) -> Iterable[Any]:
+        """All draws (`Draw`)."""
+
+    def applied(self, draw: Any) -> AbstractContextManager[Any]:
+        """Context in which the model carries the draw's weights."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The trained weights as a draw: rung 0, rise 0."""
+
+    rung: int = 0
+    chain: int = -1
+    index: int = -1
+    target: float = 0.0
+    rise: float = 0.0
+    heldout_rise: float = 0.0
+    verdict: str = "trained"
+
+
+def sweep(ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progress: bool = True) -> pd.DataFrame:
+    """Ask every probe of the trained model and of the draws of a ladder.
+
+    A claim whose probe is among `probes` is decided on that probe's table, which is computed once per draw.
+
+    Args:
+        ladder: Anything with `model`, `draws()` and `applied(draw)`.
+        probes: Callables `model -> DataFrame` with the columns `measure` and `value`; see `probes.Probe`.
+        draws: How many draws per chain and rung, evenly spaced, the last one included; None: all. A probe that carries
+            an int `draws` is asked no more often than that.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        One row per answer. Columns `rung` (0: the trained weights), `target`, `rise`, `heldout_rise` (nats, in the unit
+        of the ladder's loss), `verdict`, `chain`, `draw`, `probe`, `measure`, `value`, `chance`, `higher`, `binary`
+        (missing where the probe declares nothing), then the probes' own keys.
+
+    Raises:
+        ValueError: If there is no probe, two share a name, or a table lacks `measure` or `value`.
+
+    >>> class Ladder:
+    ...     model = "w*"
+    ...     def draws(self): return []
+    >>> def length(model): return pd.DataFrame({"measure": ["length"], "value": [float(len(model))]})
+    >>> sweep(Ladder(), [length], progress=False)[["rung", "verdict", "probe", "measure", "value"]]
+       rung  verdict   probe measure  value
+    0     0  trained  length  length    2.0
+    """
+    _check_names(probes)
+    if draws is not None and draws < 1:
+        raise ValueError(f"draws must be at least 1 per chain and rung, or None for all; got {draws}")
+    drawn = list(ladder.draws())
+    asked = [(probe, _chosen(drawn, _fewest(draws, getattr(probe, "draws", None)))) for probe in probes]
+    tables = []
+    for place, draw in enumerate(tqdm([Trained(), *drawn], desc="probes", unit="draw", disable=not progress)):
+        due = [probe for probe, chosen in asked if place == 0 or place - 1 in chosen]
+        if due:
+            with nullcontext() if place == 0 else ladder.applied(draw):
+                tables += _ask(ladder.model, due, draw)
+    return _joined(tables)
+
+
+def _check_names(probes: Sequence[Ask]) -> None:
+    if callable(probes) or not len(probes):
+        raise ValueError(f"sweep needs a list with at least one probe, got {probes!r}")
+    names = [name_of(probe) for probe in probes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two probes are called {twice[0]!r} and their rows could not be told apart: rename one")
+
+
+def _fewest(*limits: int | None) -> int | None:
+    given = [limit for limit in limits if limit is not None]
+    return min(given) if given else None
+
+
+def _chosen(drawn: Sequence[Draw], keep: int | None) -> set[int]:
+    """Places of `keep` draws per chain and rung, evenly spaced and ending with the last."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, draw in enumerate(drawn):
+        groups.setdefault((draw.rung, draw.chain), []).append(place)
+    chosen: set[int] = set()
+    for places in groups.values():
+        count = len(places) if keep is None else min(keep, len(places))
+        chosen.update(places[(j + 1) * len(places) // count - 1] for j in range(count))
+    return chosen
+
+
+def _ask(model: Any, probes: Sequence[Ask], draw: Draw) -> list[pd.DataFrame]:
+    """Answers of all probes on one draw; a probe shared by claims is asked once."""
+    answers: dict[int, pd.DataFrame] = {}
+
+    def answer(probe: Ask) -> pd.DataFrame:
+        if id(probe) not in answers:
+            answers[id(probe)] = probe.answer(answer(probe.probe)) if isinstance(probe, Claim) else probe(model)
+        return answers[id(probe)]
+
+    tables = []
+    for probe in probes:
+        try:
+            tables.append(_labelled(answer(probe), probe, draw))
+        except Exception as error:
+            error.add_note(f"probe {name_of(probe)!r} on rung {draw.rung}, chain {draw.chain}, draw {draw.index}")
+            raise
+    return tables
+
+
+def _labelled(table: pd.DataFrame, probe: Ask, draw: Draw) -> pd.DataFrame:
+    """The probe's table with the columns of the sweep in front."""
+    lacking = [column for column in ("measure", "value") if column not in getattr(table, "columns", ())]
+    if lacking:
+        raise ValueError(f"a probe's table needs the columns 'measure' and 'value'; {lacking} missing in:\n{table!r}")
+    taken = [column for column in table.columns if column in {*PLACE, "probe", "higher", "binary"}]
+    if taken:
+        raise ValueError(f"a probe's table may not have the columns {taken}, they are the sweep's: rename them")
+    declared = getattr(probe, "measures", {})
+    place = (draw.rung, draw.target, draw.rise, draw.heldout_rise, draw.verdict, draw.chain, draw.index)
+    row: dict[str, Any] = dict(zip([*PLACE, "probe"], [*place, name_of(probe)], strict=True))
+    read = {name: table["measure"].map(lambda m, f=name: getattr(declared.get(m), f, None)) for name in READING[3:]}
+    chance = read["chance"].astype(float)
+    if "chance" in table:
+        chance = table["chance"].astype(float).fillna(chance)
+    kinds = {name: read[name].astype("boolean") for name in ("higher", "binary")}
+    labelled = table.assign(**row, value=table["value"].astype(float), chance=chance, **kinds)
+    return labelled[[*PLACE, *READING, *(column for column in table.columns if column not in READING)]]
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table; keys that are whole numbers stay so where other probes do not have them."""
+    joined = pd.concat(tables, ignore_index=True)
+    keys = [column for column in joined.columns if column not in {*PLACE, *READING}]
+    for key in keys:
+        if all(pd.api.types.is_integer_dtype(table[key]) for table in tables if key in table):
+            joined[key] = joined[key].astype("Int64")
+    return joined
