@@ -1,0 +1,193 @@
+"""`degrade.ladder`: from a trained model and data to draws at chosen loss rises, each rung with its verdict."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from degrade import tables
+from degrade.chain import Scene
+from degrade.climb import climb, plans
+from degrade.data import Examples
+from degrade.engine import engine, one_thread
+from degrade.losses import Loss, next_token_loss, unit_of
+from degrade.noise import Key, normal_like
+from degrade.parameters import Only, Selection, lent, select
+from degrade.potential import FixedSet, Potential, calibrated_loss, check_baseline, example_nats
+from degrade.request import Request
+from degrade.result import Ladder
+from degrade.temperature import Settings, calibrate
+
+BATCH = 32
+PRIOR_DRAWS = 8
+
+
+def ladder(
+    model: nn.Module,
+    data: Any,
+    rises: Sequence[float] | None = None,
+    nbetas: Sequence[float] | None = None,
+    loss: Loss = next_token_loss,
+    width: float | None = None,
+    gamma: float | None = None,
+    only: Only = None,
+    heldout: Any = None,
+    observe: Sequence[Callable[[nn.Module], Any]] = (),
+    out: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Ladder:
+    """Sample weights near a trained network at chosen loss rises.
+
+    At each rung, draws follow p(w) ∝ exp(−nβ ΔL(w) − ½ Σ_t ‖w_t − w*_t‖²/s_t²), where ΔL is the rise of the mean loss
+    over the sampling data, and nβ is found so that E[ΔL] equals the rung's target.
+
+    Args:
+        model: a trained network; it is given back bit for bit as it was found.
+        data: examples the law is defined on (the training distribution): a tensor, a tuple or dict of tensors, a
+            `datasets.Dataset` or a torch `Dataset`.
+        rises: target E[ΔL] of each rung, nats per unit of the loss, ascending.
+        nbetas: inverse temperatures instead, per unit of the loss, descending.
+        loss: `loss(model, batch) -> (nats, count)`, each of shape (batch,).
+        width: neighbourhood s_t = width · rms(w*_t); or
+        gamma: isotropic precision, s_t = γ^(−½).
+        only: sample some parameters alone: a regular expression on names, or {name: mask or None}.
+        heldout: a second data set, whose rise is reported at each draw.
+        observe: callables run on the model at each draw, for models whose weights are too large to keep.
+        out: a directory to store the ladder in; it must not exist.
+        progress: show progress bars.
+        **settings: the fields of `degrade.request.Request`: sampler "sgld", preconditioner "fisher", step_size, steps,
+            burn_in, batch_size (None: found and recorded), chains 4, draws 8, seed 0, evaluation 256 (size of the
+            fixed set), keep "weights" or "none", workers 1.
+
+    Returns:
+        A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
+
+    Raises:
+        ValueError: for settings that do not fit together, data without examples, a loss of the wrong shape, or a
+            target above the highest reachable rise.
+
+    Example:
+        >>> import torch, degrade
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(256, 3)
+        >>> y = (x.sum(1) > 0).long()
+        >>> net = torch.nn.Linear(3, 2)
+        >>> for _ in range(200):
+        ...     nats = torch.nn.functional.cross_entropy(net(x), y)
+        ...     for p, g in zip(net.parameters(), torch.autograd.grad(nats, list(net.parameters()))):
+        ...         _ = p.data.sub_(0.5 * g)
+        >>> result = degrade.ladder(net, (x, y), rises=[0.1], loss=degrade.label_loss, width=0.8, steps=100,
+        ...     burn_in=50, chains=2, draws=2, progress=False)
+        >>> [(draw.rung, draw.chain) for draw in result.draws()]
+        [(1, 0), (1, 0), (1, 1), (1, 1)]
+    """
+    request = Request.of(rises=_listed(rises), nbetas=_listed(nbetas), width=width, gamma=gamma, **settings)
+    folder = None if out is None else _free(Path(out))
+    selection = select(model, only)
+    with lent(model, selection):
+        scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress)
+        ceiling = reachable(scene, request.seed)
+        _refuse_unreachable(request, ceiling)
+        result = _climbed(scene, request, ceiling, progress)
+    if folder is not None:
+        result.save(folder)
+    return result
+
+
+def _listed(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else [float(value) for value in values]
+
+
+def _free(folder: Path) -> Path:
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; expected a new directory: choose another or remove it first")
+    return folder
+
+
+def set_scene(
+    model: nn.Module,
+    selection: Selection,
+    data: Any,
+    loss: Loss,
+    request: Request,
+    heldout: Any,
+    observe: tuple[Any, ...],
+    progress: bool,
+) -> Scene:
+    """Measure the trained weights on all data and fix the evaluation set."""
+    examples, device = Examples(data), selection.tensors[0].device
+    shown = (lambda chunks: tqdm(chunks, "losses at w*", leave=False, disable=not progress, delay=2))
+    center = selection.copy()
+    with one_thread():
+        nats, count = example_nats(model, loss, examples, device, shown)
+        check_baseline(nats, count)
+        size = min(request.evaluation, len(examples))
+        chosen = np.sort(Key(request.seed).numbers("evaluation", 0).permutation(len(examples))[:size])
+        potential = Potential(
+            model, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
+        )
+        evaluation = _fixed(model, loss, Examples(examples.batch(chosen)), device)
+        held = None if heldout is None else _fixed(model, loss, Examples(heldout), device)
+    return Scene(potential, evaluation, held, observe, request.keep == "weights")
+
+
+def _precision(request: Request, center: list[torch.Tensor]) -> list[float]:
+    return [scale**-2 for scale in request.neighbourhood.scales(center)]
+
+
+def _fixed(model: nn.Module, loss: Loss, data: Examples, device: torch.device) -> FixedSet:
+    nats, count = example_nats(model, loss, data, device)
+    check_baseline(nats, count)
+    return FixedSet(data, loss, nats.cpu(), count.cpu(), calibrated_loss(model, loss, data, device))
+
+
+
+def reachable(scene: Scene, seed: int) -> float:
+    """E_max: the mean rise of draws from the neighbourhood alone (nβ = 0), nats per unit, from 8 draws."""
+    potential = scene.potential
+    rises = []
+    with one_thread():
+        for number in range(PRIOR_DRAWS):
+            noise = normal_like(Key(seed), "prior", number, potential.center)
+            masks = [1.0 if m is None else m.to(x.device) for m, x in zip(potential.selection.masks, noise, strict=True)]
+            weights = [
+                c + x * m * a**-0.5
+                for c, x, m, a in zip(potential.center, noise, masks, potential.precision, strict=True)
+            ]
+            potential.selection.place(weights)
+            nats = example_nats(potential.model, potential.loss, scene.evaluation.data, potential.device)[0]
+            rises.append(scene.evaluation.rises(nats.cpu()))
+        potential.selection.place(potential.center)
+    return float(np.mean(rises))
+
+
+def _refuse_unreachable(request: Request, ceiling: float) -> None:
+    if request.rises and request.rises[-1] >= ceiling:
+        raise ValueError(
+            f"target rise {request.rises[-1]:g} is not reachable: draws from the neighbourhood alone"
+            f" ({request.neighbourhood}) raise the loss by {ceiling:.3g} nats on average; expected targets below that"
+            f" (below {0.8 * ceiling:.2g} to let the loss, not the neighbourhood, decide): lower it, or take a larger"
+            " width (smaller gamma)"
+        )
+
+
+def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool) -> Ladder:
+    settings = Settings(
+        request.seed, request.chains, request.batch_size or min(BATCH, len(scene.potential.data)), request.sampler,
+        request.preconditioner, request.step_size, 1.5 * ceiling,
+    )
+    with engine(scene, request.workers) as runner:
+        total = len(request.rises or request.nbetas or [])
+        with tqdm(total=total, desc="finding temperatures", unit="rung", disable=not progress) as bar:
+            rungs = calibrate(
+                runner, scene, settings, request.rises, request.nbetas, lambda text: (bar.set_postfix_str(text), bar.update())
+            )
+        asked = plans(scene, rungs, settings, request)
+        with tqdm(total=total * request.chains, desc="climbing", unit="leg", disable=not progress) as bar:
+            legs = climb(runner, scene, asked, request.seed, request.chains, lambda leg: bar.update())
+    return tables.assemble(scene, request, rungs, asked, legs, ceiling, unit_of(scene.potential.loss))

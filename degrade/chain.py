@@ -1,0 +1,195 @@
+"""One chain at one rung: blocks of steps under guard, means from every step, fixed-set losses at set times.
+
+A leg is a pure function of (potential, plan, key, starting weights): the unit that processes run and runs resume by.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from degrade.metric import Metric
+from degrade.noise import Key, batch_index
+from degrade.potential import FixedSet, Potential, calibrated_loss, example_nats
+from degrade.samplers import SAMPLERS
+from degrade.step_size import find
+
+BLOCK = 25
+TRACKED = 4
+RESTARTS = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rung asks of each chain. `evaluate` and `keep` are step numbers after which to look, keep ⊂ evaluate."""
+
+    rung: int
+    nbeta: float
+    metric: Metric
+    step_size: float
+    bound: str
+    steps: int
+    burn_in: int
+    batch_size: int
+    sampler: str
+    evaluate: tuple[int, ...] = ()
+    keep: tuple[int, ...] = ()
+    tracked: bool = True
+    ceiling: float = math.inf
+
+
+class Kept(NamedTuple):
+    """A draw as a chain hands it over."""
+
+    step: int
+    weights: list[Tensor] | None
+    heldout_rise: float
+    calibrated_rise: float
+    observed: list[Any]
+
+
+@dataclass
+class Leg:
+    """What a chain brings back from a rung.
+
+    `trace` has a row a step: rise, plain virial, weighted virial, prior fraction, step size; `losses` a row an
+    evaluation: nats of each example of the fixed set.
+    """
+
+    plan: Plan
+    chain: int
+    weights: list[Tensor]
+    trace: np.ndarray
+    losses: np.ndarray
+    kept: list[Kept] = field(default_factory=list)
+    restarts: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a worker holds: the potential, the fixed sets, and the observers to call at each draw."""
+
+    potential: Potential
+    evaluation: FixedSet
+    heldout: FixedSet | None = None
+    observe: tuple[Any, ...] = ()
+    keep_weights: bool = True
+
+
+TRACE = ("rise", "virial", "weighted_virial", "prior_fraction", "step_size")
+
+
+class RunawayError(Exception):
+    """A chain left for good: not finite, or far above any equilibrium."""
+
+
+def advance(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
+    """Run one chain through one rung; a runaway halves the step and starts the rung again from where it entered.
+
+    The attempts are counted in the leg; after six the leg carries the fault and no draws.
+    """
+    for attempt in range(RESTARTS):
+        trial = replace(plan, step_size=plan.step_size * 0.5**attempt)
+        try:
+            leg = _attempt(scene, trial, key._replace(attempt=attempt), weights)
+        except RunawayError as fault:
+            reason = str(fault)
+            continue
+        leg.restarts = attempt
+        return leg
+    width = len(scene.evaluation.baseline)
+    return Leg(plan, key.chain, weights, np.empty((0, len(TRACE))), np.empty((0, width)), [], RESTARTS, reason)
+
+
+def _attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
+    sampler = SAMPLERS[plan.sampler]
+    rows: list[Tensor] = []
+    losses: list[np.ndarray] = []
+    kept: list[Kept] = []
+    step_size, vector = plan.step_size, None
+    state = sampler.init(weights, plan.metric, step_size, key)
+    for start in range(0, plan.steps, BLOCK):
+        if plan.tracked and start and start % (TRACKED * BLOCK) == 0:
+            found = find(
+                scene.potential, state.weights, plan.metric, plan.nbeta, plan.batch_size, key, start, vector
+            )
+            step_size, vector = min(step_size, found.step_size), found.vector
+            state = sampler.init(state.weights, plan.metric, step_size, key, start)
+        for step in range(start, min(start + BLOCK, plan.steps)):
+            row, gradient = _measured(scene.potential, plan, key, step, state.weights)
+            rows.append(row)
+            state = sampler.update(state, gradient, key)
+            if step + 1 in plan.evaluate:
+                losses.append(_evaluate(scene, state.weights))
+            if step + 1 in plan.keep:
+                kept.append(_keep(scene, step + 1, state.weights))
+        rows[start:] = [torch.cat([r, r.new_tensor([step_size])]) for r in rows[start:]]
+        _guard(torch.stack(rows[start:]), plan, scene.potential)
+    trace = torch.stack(rows).double().cpu().numpy()
+    width = len(scene.evaluation.baseline)
+    return Leg(plan, key.chain, state.weights, trace, np.array(losses).reshape(-1, width), kept)
+
+
+def _measured(
+    potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Minibatch averages at the weights before the step, and ∇U there.
+
+    The batch is independent of the weights, so products with its gradient average to the exact ones.
+    """
+    index = batch_index(key, "batch", step, len(potential.data), plan.batch_size)
+    rise, gradient = potential.gradient(weights, index)
+    moved = torch._foreach_sub(weights, potential.center)
+    pull = torch._foreach_mul(moved, potential.precision)
+    total = torch._foreach_add(torch._foreach_mul(gradient, plan.nbeta), pull)
+    count = potential.selection.count
+    work = torch._foreach_mul(moved, total)
+    virial = _sum(work) / count
+    weighted = _sum(torch._foreach_mul(work, plan.metric.weight)) / plan.metric.total
+    prior = _sum(torch._foreach_mul(moved, pull)) / count
+    return torch.stack([rise, virial, weighted, prior]), total
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    return torch.stack([x.sum() for x in tensors]).sum()
+
+
+def _guard(rows: Tensor, plan: Plan, potential: Potential) -> None:
+    """Stop a chain that is not finite, or whose block mean is out of any equilibrium's reach.
+
+    U − U(w*) is about d/2 in a quadratic basin and at most d in any convex homogeneous one of degree ≥ 1; the rise of
+    a degraded law is below that of prior draws.
+    """
+    rise, _, _, prior, _ = rows.mean(0).tolist()
+    count = potential.selection.count
+    energy = plan.nbeta * rise + prior * count / 2
+    if not math.isfinite(energy):
+        raise RunawayError("the loss or the weights became non-finite")
+    if energy > 2 * count + 20 or rise > plan.ceiling:
+        raise RunawayError(f"a block of steps reached a mean rise of {rise:.3g} nats and U - U(w*) = {energy:.3g}")
+
+
+@torch.no_grad()
+def _evaluate(scene: Scene, weights: list[Tensor]) -> np.ndarray:
+    potential = scene.potential
+    potential.selection.place(weights)
+    nats, _ = example_nats(potential.model, potential.loss, scene.evaluation.data, potential.device)
+    return nats.cpu().numpy()
+
+
+def _keep(scene: Scene, step: int, weights: list[Tensor]) -> Kept:
+    potential = scene.potential
+    potential.selection.place(weights)
+    held = math.nan
+    if scene.heldout is not None:
+        held = scene.heldout.rises(
+            example_nats(potential.model, potential.loss, scene.heldout.data, potential.device)[0].cpu()
+        )
+    loss = calibrated_loss(potential.model, potential.loss, scene.evaluation.data, potential.device)
+    observed = [observer(potential.model) for observer in scene.observe]
+    stored = [w.cpu() for w in weights] if scene.keep_weights else None
+    return Kept(step, stored, held, loss - scene.evaluation.calibrated, observed)

@@ -1,0 +1,74 @@
+"""Data: anything with examples in its first dimension, seen as batches by index."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples that can be counted and gathered.
+
+    `source` is a tensor, a tuple or dict of tensors (first dimension = example), a `datasets.Dataset` or a torch
+    `Dataset`; the last two are collated by torch.
+
+    Raises:
+        ValueError: if there is no example, or the parts disagree on how many there are.
+        TypeError: for anything else.
+
+    >>> import torch
+    >>> examples = Examples((torch.arange(6).view(3, 2), torch.tensor([0, 1, 0])))
+    >>> len(examples), examples.batch([2, 0])[1].tolist()
+    (3, [0, 0])
+    """
+
+    source: Any
+
+    def __post_init__(self) -> None:
+        sizes = {len(part) for part in _parts(self.source)}
+        if len(sizes) != 1:
+            raise ValueError(f"the parts of the data have {sorted(sizes)} examples; expected one number for all")
+        if sizes == {0}:
+            raise ValueError("the data hold 0 examples; expected at least 1: check the filter or path that made them")
+
+    def __len__(self) -> int:
+        return len(_parts(self.source)[0])
+
+    def batch(self, index: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> Any:
+        """The examples at `index`, in that order, on `device`."""
+        if isinstance(self.source, Tensor | tuple | Mapping):
+            rows = torch.as_tensor(np.asarray(index), dtype=torch.long)
+            return _map(self.source, lambda part: part[rows.to(part.device)].to(device))
+        return _map(default_collate([self.source[int(i)] for i in index]), lambda part: part.to(device))
+
+    def chunks(self, size: int) -> list[np.ndarray]:
+        """Indices of all examples in order, `size` at a time."""
+        return np.split(np.arange(len(self)), range(size, len(self), size))
+
+
+def _parts(source: Any) -> list[Any]:
+    if isinstance(source, Mapping):
+        return list(source.values())
+    if isinstance(source, tuple):
+        return list(source)
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return [source]
+    raise TypeError(
+        f"data of type {type(source).__name__} cannot be counted or indexed; expected a tensor, a tuple or dict of"
+        " tensors, a datasets.Dataset or a torch Dataset (an iterable one can be made a list first)"
+    )
+
+
+def _map(batch: Any, move: Any) -> Any:
+    if isinstance(batch, Tensor):
+        return move(batch)
+    if isinstance(batch, Mapping):
+        return {name: _map(part, move) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(_map(part, move) for part in batch)
+    return batch

@@ -1,0 +1,99 @@
+"""What a rung's chains say about themselves: means with chain errors, R̂, effective sample size, trend.
+
+Errors are those of chain means (chains are independent; draws within a chain are not).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from arviz_stats.base import array_stats
+from scipy import stats
+
+from degrade.chain import TRACE, Leg, Plan
+
+
+class Estimate(NamedTuple):
+    """A mean over chains and its standard error (nan for a single chain)."""
+
+    mean: float
+    se: float
+
+
+class Reading(NamedTuple):
+    """All that is read from the legs of a rung."""
+
+    rise: Estimate
+    evaluation_rise: Estimate
+    virial: Estimate
+    weighted_virial: Estimate
+    prior_fraction: float
+    heldout_rise: Estimate
+    calibrated_rise: float
+    rhat: float
+    ess: float
+    trend: float
+    trend_p: float
+
+
+def over_chains(values: list[float]) -> Estimate:
+    """Mean and standard error over chains: sd / √chains.
+
+    >>> over_chains([1.0, 3.0])
+    Estimate(mean=2.0, se=1.0)
+    """
+    if len(values) < 2:
+        return Estimate(float(np.mean(values)), float("nan"))
+    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))))
+
+
+def rhat(series: np.ndarray) -> float:
+    """Rank-normalised split R̂ of a (chain, draw) array (Vehtari et al. 2021, arXiv:1903.08008)."""
+    return float(array_stats.rhat(series)) if min(series.shape[0] - 1, series.shape[1] - 3) > 0 else float("nan")
+
+
+def ess(series: np.ndarray) -> float:
+    """Bulk effective sample size of a (chain, draw) array (Vehtari et al. 2021)."""
+    return float(array_stats.ess(series)) if series.shape[1] > 3 else float("nan")
+
+
+def trend(halves: np.ndarray) -> tuple[float, float]:
+    """Mean change from the first to the second half, over chains, and the p value of a t test that it is 0.
+
+    >>> trend(np.array([[1.0, 1.5], [1.0, 0.5]]))[0]
+    0.0
+    """
+    change = halves[:, 1] - halves[:, 0]
+    if len(change) < 2:
+        return float(change.mean()), float("nan")
+    error = change.std(ddof=1) / np.sqrt(len(change))
+    if error == 0:
+        return float(change.mean()), 1.0 if change.mean() == 0 else 0.0
+    return float(change.mean()), float(2 * stats.t.sf(abs(change.mean() / error), len(change) - 1))
+
+
+def fixed_rises(leg: Leg, baseline: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Paired rise on the fixed set at each evaluation, nats per unit."""
+    return (leg.losses.astype(float) - baseline.astype(float)).sum(1) / count.sum()
+
+
+def read(legs: list[Leg], plan: Plan, baseline: np.ndarray, count: np.ndarray) -> Reading:
+    """Read the kept part of a rung's legs."""
+    kept = np.stack([leg.trace[plan.burn_in :] for leg in legs])  # (chain, step, quantity)
+    column = {name: kept[:, :, number] for number, name in enumerate(TRACE)}
+    fixed = np.stack([fixed_rises(leg, baseline, count) for leg in legs])
+    middle = kept.shape[1] // 2
+    halves = np.stack([column["rise"][:, :middle].mean(1), column["rise"][:, middle:].mean(1)], axis=1)
+    change, p = trend(halves)
+    return Reading(
+        rise=over_chains(list(column["rise"].mean(1))),
+        evaluation_rise=over_chains(list(fixed.mean(1))),
+        virial=over_chains(list(column["virial"].mean(1))),
+        weighted_virial=over_chains(list(column["weighted_virial"].mean(1))),
+        prior_fraction=float(column["prior_fraction"].mean()),
+        heldout_rise=over_chains([float(np.mean([k.heldout_rise for k in leg.kept])) for leg in legs]),
+        calibrated_rise=float(np.mean([k.calibrated_rise for leg in legs for k in leg.kept])),
+        rhat=rhat(fixed),
+        ess=ess(fixed),
+        trend=change,
+        trend_p=p,
+    )

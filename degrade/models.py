@@ -1,0 +1,85 @@
+"""Models: loading TransformerLens bridges offline, and refusing those whose parameters are not the model's.
+
+The only file of the package that knows TransformerLens.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+def bridge(folder: str | Path) -> tuple[Any, Any]:
+    """A TransformerBridge and its tokenizer from a local Hugging Face directory, in eval mode, without the network.
+
+    Raises:
+        FileNotFoundError: if the folder holds no `config.json`.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json; expected a Hugging Face model directory on disk")
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    wrapped = build_bridge_from_module(
+        model, model.config.architectures[0], hf_config=model.config, tokenizer=tokenizer, model_name=folder.name
+    )
+    return wrapped.eval(), tokenizer
+
+
+def is_bridge(model: nn.Module) -> bool:
+    """Whether a model is a TransformerBridge (asked by name: the library may not be imported)."""
+    return any(kind.__name__ == "TransformerBridge" for kind in type(model).__mro__)
+
+
+def refuse_unfaithful(model: nn.Module) -> None:
+    """Refuse a bridge whose `parameters()` are not the parameters that its forward pass uses.
+
+    GPT-2 bridges list the fused and the split q/k/v weights, which share storage (noise would count twice); GPT-NeoX
+    bridges list a fused weight that the forward pass no longer reads; a bridge in compatibility mode has folded
+    weights, another coordinate system with another neighbourhood.
+
+    Raises:
+        ValueError: naming the modules at fault and the cure.
+    """
+    if not is_bridge(model):
+        return
+    fused = [name for name, part in model.named_modules() if type(part).__name__.startswith("JointQKV")]
+    if fused:
+        raise ValueError(
+            f"this bridge's parameter list is not the model's: {type(model.get_submodule(fused[0])).__name__} at"
+            f" {fused[0]!r} lists fused and split q/k/v weights side by side, so noise would be counted twice or have no"
+            " effect; pass the Hugging Face model itself (before wrapping), or a family whose q, k and v are separate"
+            " (Llama, Qwen2, native bridges)"
+        )
+    if getattr(model, "compatibility_mode", False):
+        raise ValueError(
+            "this bridge is in compatibility mode: its weights are folded, and a neighbourhood of folded weights is"
+            " another one; sample the raw bridge, and fold a fresh copy for each draw if a probe needs it"
+        )
+
+
+def export(model: nn.Module, folder: Path) -> Path:
+    """Write the model's present weights as a Hugging Face directory.
+
+    Raises:
+        FileExistsError: if the folder exists.
+        TypeError: if the model did not come from Hugging Face.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; expected a new directory")
+    inner = getattr(model, "original_model", model)
+    if not hasattr(inner, "save_pretrained"):
+        raise TypeError(f"a {type(model).__name__} did not come from Hugging Face; save its state_dict() instead")
+    if inner is model:
+        inner.save_pretrained(folder)
+        return folder
+    twin = type(inner)(inner.config)
+    state = {name.replace("._original_component", ""): value for name, value in inner.state_dict().items()}
+    twin.load_state_dict({name: state[name] for name in twin.state_dict()})
+    twin.save_pretrained(folder)
+    if getattr(model, "tokenizer", None) is not None:
+        model.tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,58 @@
+"""Randomness as a pure function of its purpose.
+
+Each random number of a run is fixed by (seed, stage, rung, chain, attempt, purpose, step, index) through
+`numpy.random.SeedSequence`: never by arithmetic on seeds, never by a global generator. So runs can be resumed,
+spread over processes and repeated bit for bit.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PURPOSES = ("noise", "batch", "curvature", "labels", "prior", "evaluation", "power", "pilot")
+STAGES = ("calibration", "production", "control")
+
+
+class Key(NamedTuple):
+    """The address of a chain's randomness.
+
+    >>> Key(seed=0, chain=1).numbers("batch", 5).integers(10, size=3).shape
+    (3,)
+    """
+
+    seed: int
+    stage: str = "production"
+    rung: int = 0
+    chain: int = 0
+    attempt: int = 0
+
+    def sequence(self, purpose: str, step: int, index: int = 0) -> np.random.SeedSequence:
+        """The seed sequence of one purpose at one step."""
+        address = (STAGES.index(self.stage), self.rung, self.chain, self.attempt, PURPOSES.index(purpose), step, index)
+        return np.random.SeedSequence(entropy=self.seed, spawn_key=address)
+
+    def numbers(self, purpose: str, step: int, index: int = 0) -> np.random.Generator:
+        """A numpy generator for one purpose at one step."""
+        return np.random.Generator(np.random.PCG64(self.sequence(purpose, step, index)))
+
+    def torch(self, purpose: str, step: int, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+        """A torch generator for one purpose at one step."""
+        state = self.sequence(purpose, step, index).generate_state(1, np.uint64)[0]
+        return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
+
+
+def normal_like(key: Key, purpose: str, step: int, tensors: list[Tensor]) -> list[Tensor]:
+    """Independent standard normal tensors in float32, one a parameter, each from its own generator."""
+    return [
+        torch.empty(tensor.shape, device=tensor.device, dtype=torch.float32).normal_(
+            generator=key.torch(purpose, step, index, tensor.device)
+        )
+        for index, tensor in enumerate(tensors)
+    ]
+
+
+def batch_index(key: Key, purpose: str, step: int, examples: int, size: int) -> np.ndarray:
+    """Indices of a batch drawn with replacement, independent of the state of any chain."""
+    return key.numbers(purpose, step).integers(examples, size=size)

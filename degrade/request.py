@@ -1,0 +1,86 @@
+"""What a user asks of a ladder, checked before anything is computed."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from degrade.neighbourhood import Neighbourhood
+from degrade.preconditioners import PRECONDITIONERS
+from degrade.samplers import SAMPLERS
+
+
+class Request(BaseModel):
+    """The settings of a ladder; see `degrade.ladder` for what each means.
+
+    Raises:
+        ValueError: (pydantic) naming every setting that is off, its value and the cure.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rises: list[float] | None = None
+    nbetas: list[float] | None = None
+    width: float | None = None
+    gamma: float | None = None
+    sampler: str = "sgld"
+    preconditioner: str = "fisher"
+    step_size: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=8)
+    burn_in: int | None = Field(None, ge=0)
+    batch_size: int | None = Field(None, ge=1)
+    chains: int = Field(4, ge=1)
+    draws: int = Field(8, ge=1)
+    seed: int = Field(0, ge=0)
+    evaluation: int = Field(256, ge=1)
+    keep: Literal["weights", "none"] = "weights"
+    workers: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Request":
+        Neighbourhood(self.width, self.gamma)
+        self._check_rungs()
+        for kind, name, known in (
+            ("sampler", self.sampler, list(SAMPLERS)),
+            ("preconditioner", self.preconditioner, list(PRECONDITIONERS)),
+        ):
+            if name not in known:
+                raise ValueError(f"unknown {kind} {name!r}; the known ones are {', '.join(known)}")
+        if self.steps is not None and self.burn_in is not None and self.steps - self.burn_in < max(8, self.draws):
+            raise ValueError(
+                f"steps={self.steps} and burn_in={self.burn_in} leave {self.steps - self.burn_in} steps to draw from;"
+                f" expected at least {max(8, self.draws)}: raise steps or lower burn_in"
+            )
+        return self
+
+    def _check_rungs(self) -> None:
+        if (self.rises is None) == (self.nbetas is None):
+            raise ValueError(
+                f"rises={self.rises} and nbetas={self.nbetas} were given; expected exactly one of them: rises (target"
+                " loss rises, nats per unit) or nbetas (inverse temperatures)"
+            )
+        name, values = ("rises", self.rises) if self.rises is not None else ("nbetas", self.nbetas or [])
+        ordered = sorted(set(values or []), reverse=name == "nbetas")
+        if not values or list(values) != ordered or not all(v > 0 and v < float("inf") for v in values):
+            order = "descending (heating from w*)" if name == "nbetas" else "ascending"
+            raise ValueError(f"{name}={values}; expected a list of positive finite numbers, strictly {order}")
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        """The neighbourhood asked for."""
+        return Neighbourhood(self.width, self.gamma)
+
+    @classmethod
+    def of(cls, **settings: Any) -> "Request":
+        """Validate; pydantic's report becomes one plain ValueError that lists every fault."""
+        from pydantic import ValidationError
+
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(str(part) for part in fault['loc']) or 'ladder'}: "
+                + fault["msg"].removeprefix("Value error, ")
+                + ("" if fault["type"] == "value_error" else f" (got {fault['input']!r})")
+                for fault in error.errors()
+            ]
+            raise ValueError("; ".join(lines)) from None

@@ -1,0 +1,112 @@
+"""Stored ladders: a directory that is complete or absent, never half.
+
+    manifest.json  ladder.parquet  traces.parquet  losses.parquet  draws/rung-RR-chain-CC.safetensors
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from degrade.manifest import FORMAT, weights_key
+from degrade.parameters import select
+from degrade.result import Draw, Ladder
+
+
+@contextmanager
+def fresh(folder: Path) -> Iterator[Path]:
+    """A directory to fill, under a temporary name beside `folder`; renamed when filled, removed on any error.
+
+    Raises:
+        FileExistsError: if `folder` exists already.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; expected a new directory: choose another or remove it first")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save(ladder: Ladder, folder: Path) -> Path:
+    """Store a ladder in a new directory."""
+    with fresh(folder) as partial:
+        write(ladder, partial)
+    return folder
+
+
+def write(ladder: Ladder, folder: Path) -> None:
+    """Write a ladder's files into an existing directory."""
+    ladder.table.to_parquet(folder / "ladder.parquet")
+    ladder.traces.to_parquet(folder / "traces.parquet")
+    ladder.losses.to_parquet(folder / "losses.parquet")
+    (folder / "draws").mkdir()
+    index = []
+    for (rung, chain), draws in groupby(ladder.draws(), key=lambda draw: (draw.rung, draw.chain)):
+        index += _write_draws(ladder, list(draws), folder / "draws" / f"rung-{rung:02d}-chain-{chain:02d}.safetensors")
+    content = ladder.manifest | {"draws": index}
+    (folder / "manifest.json").write_text(json.dumps(content, indent=1, default=str))
+
+
+def _write_draws(ladder: Ladder, draws: list[Draw], path: Path) -> list[dict[str, Any]]:
+    tensors = {
+        f"{draw.index}/{name}": tensor.contiguous()
+        for draw in draws
+        if draw.weights is not None
+        for name, tensor in zip(ladder.selection.names, draw.weights, strict=True)
+    }
+    if tensors:
+        save_file(tensors, path)
+    fields = ("rung", "chain", "index", "target", "rise", "heldout_rise", "verdict")
+    return [{name: getattr(draw, name) for name in fields} for draw in draws]
+
+
+def load(path: str | Path, model: nn.Module) -> Ladder:
+    """A stored ladder, bound to the model it was made from.
+
+    Raises:
+        FileNotFoundError: if the directory holds no manifest.
+        ValueError: if the manifest is of a newer format, or the model's weights are not those of the ladder.
+    """
+    folder = Path(path)
+    if not (folder / "manifest.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no manifest.json; expected a stored ladder or a finished run")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if manifest["format"] > FORMAT:
+        raise ValueError(f"{folder} has format {manifest['format']}; this version reads up to {FORMAT}: upgrade")
+    if weights_key(model) != manifest["keys"]["model"]:
+        raise ValueError(f"the weights of this model are not those {folder} was made from: load the same checkpoint")
+    named = select(model)
+    selection = select(model, {name: None for name in named.names if name in manifest["parameters"]})
+    index = manifest.pop("draws")
+    return Ladder(
+        model=model,
+        table=pd.read_parquet(folder / "ladder.parquet"),
+        traces=pd.read_parquet(folder / "traces.parquet"),
+        losses=pd.read_parquet(folder / "losses.parquet"),
+        manifest=manifest,
+        selection=selection,
+        kept=_read_draws(folder, index, list(selection.names)),
+    )
+
+
+def _read_draws(folder: Path, index: list[dict[str, Any]], names: list[str]) -> list[Draw]:
+    draws = []
+    for (rung, chain), rows in groupby(index, key=lambda row: (row["rung"], row["chain"])):
+        path = folder / "draws" / f"rung-{rung:02d}-chain-{chain:02d}.safetensors"
+        tensors = load_file(path) if path.is_file() else None
+        for row in rows:
+            weights = None if tensors is None else [tensors[f"{row['index']}/{name}"] for name in names]
+            draws.append(Draw(weights=weights, **row))
+    return draws

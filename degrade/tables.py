@@ -1,0 +1,151 @@
+"""From legs to tables: a row a rung with its verdict, a row a step, a row a draw and example."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from degrade.chain import TRACE, Leg, Plan, Scene
+from degrade.diagnostics import fixed_rises, read
+from degrade.manifest import describe
+from degrade.request import Request
+from degrade.result import Draw, Ladder
+from degrade.temperature import Rung
+from degrade.verdict import Verdict, judge
+
+
+def assemble(
+    scene: Scene,
+    request: Request,
+    rungs: list[Rung],
+    plans: list[Plan],
+    legs: list[list[Leg]],
+    ceiling: float,
+    unit: str,
+) -> Ladder:
+    """Judge each rung and lay everything out."""
+    rows, draws, observed = [_trained(scene)], [], []
+    for rung, plan, row in zip(rungs, plans, legs, strict=True):
+        summary, verdict = _rung(scene, request, rung, plan, row, ceiling)
+        rows.append(summary)
+        for leg in _finished(row):
+            draws += _draws(scene, rung, plan, leg, verdict)
+            observed += _observed(leg)
+    table = pd.DataFrame(rows)
+    return Ladder(
+        model=scene.potential.model,
+        table=table,
+        traces=_traces(legs),
+        losses=_losses(scene, legs),
+        manifest=describe(scene, request, ceiling, unit),
+        selection=scene.potential.selection,
+        kept=draws,
+        observed=observed,
+    )
+
+
+def _finished(legs: list[Leg]) -> list[Leg]:
+    return [leg for leg in legs if not leg.fault]
+
+
+def _trained(scene: Scene) -> dict[str, Any]:
+    nan = float("nan")
+    return {
+        "rung": 0, "target": 0.0, "rise": 0.0, "rise_se": 0.0, "evaluation_rise": 0.0,
+        "heldout_rise": nan if scene.heldout is None else 0.0,
+        "heldout_rise_se": nan if scene.heldout is None else 0.0, "calibrated_rise": 0.0, "nbeta": math.inf,
+        "llc": nan, "llc_se": nan, "virial": nan, "virial_se": nan, "weighted_virial": nan,
+        "weighted_virial_se": nan, "rhat": nan, "ess": nan, "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
+        "bound": "", "steps": 0, "burn_in": 0, "restarts": 0, "verdict": "trained", "reason": "the weights as given",
+    }  # fmt: skip
+
+
+def _rung(
+    scene: Scene, request: Request, rung: Rung, plan: Plan, legs: list[Leg], ceiling: float
+) -> tuple[dict[str, Any], Verdict]:
+    finished = _finished(legs)
+    faults = [leg.fault for leg in legs if leg.fault]
+    faults += ["failed on a colder rung"] * (request.chains - len(legs))
+    base = {
+        "rung": plan.rung, "target": rung.target, "nbeta": plan.nbeta, "bound": plan.bound, "steps": plan.steps,
+        "burn_in": plan.burn_in, "restarts": sum(leg.restarts for leg in legs),
+    }  # fmt: skip
+    if not finished:
+        verdict = Verdict("failed", f"no chain finished ({faults[0]})")
+        return _trained(scene) | dict.fromkeys(_MEASURED, float("nan")) | base | _words(verdict), verdict
+    reading = read(finished, plan, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
+    reach = reading.rise.mean / ceiling
+    verdict = judge(reading, rung.target, reach, request.chains, faults)
+    measured = {
+        "rise": reading.rise.mean, "rise_se": reading.rise.se, "evaluation_rise": reading.evaluation_rise.mean,
+        "heldout_rise": reading.heldout_rise.mean, "heldout_rise_se": reading.heldout_rise.se,
+        "calibrated_rise": reading.calibrated_rise, "llc": plan.nbeta * reading.rise.mean,
+        "llc_se": plan.nbeta * reading.rise.se, "virial": reading.virial.mean, "virial_se": reading.virial.se,
+        "weighted_virial": reading.weighted_virial.mean, "weighted_virial_se": reading.weighted_virial.se,
+        "rhat": reading.rhat, "ess": reading.ess, "prior_fraction": reading.prior_fraction, "reach": reach,
+        "step_size": float(np.min([leg.trace[-1, TRACE.index("step_size")] for leg in finished])),
+    }  # fmt: skip
+    return _trained(scene) | base | measured | _words(verdict), verdict
+
+
+def _words(verdict: Verdict) -> dict[str, str]:
+    return {"verdict": verdict.word, "reason": verdict.reason}
+
+
+_MEASURED = (
+    "rise", "rise_se", "evaluation_rise", "heldout_rise", "heldout_rise_se", "calibrated_rise", "prior_fraction", "reach"
+)  # fmt: skip
+
+
+def _draws(scene: Scene, rung: Rung, plan: Plan, leg: Leg, verdict: Verdict) -> list[Draw]:
+    rises = fixed_rises(leg, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
+    at = dict(zip(plan.evaluate, rises, strict=True))
+    return [
+        Draw(plan.rung, leg.chain, number, rung.target, float(at[kept.step]), kept.heldout_rise, verdict.word, kept.weights)
+        for number, kept in enumerate(leg.kept)
+    ]
+
+
+def _observed(leg: Leg) -> list[dict[str, Any]]:
+    return [
+        {"rung": leg.plan.rung, "chain": leg.chain, "draw": number, "observer": which, "result": result}
+        for number, kept in enumerate(leg.kept)
+        for which, result in enumerate(kept.observed)
+    ]
+
+
+def _traces(legs: list[list[Leg]]) -> pd.DataFrame:
+    """Means over each step's own minibatch, at the weights before the step."""
+    frames = []
+    for leg in (leg for row in legs for leg in _finished(row)):
+        frame = pd.DataFrame(leg.trace, columns=list(TRACE))
+        frame.insert(0, "rung", leg.plan.rung)
+        frame.insert(1, "chain", leg.chain)
+        frame.insert(2, "step", np.arange(len(frame)))
+        frame.insert(3, "kept", frame["step"] >= leg.plan.burn_in)
+        frames.append(frame)
+    columns = ["rung", "chain", "step", "kept", *TRACE]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _losses(scene: Scene, legs: list[list[Leg]]) -> pd.DataFrame:
+    """Nats of each example of the fixed set: row per (rung, chain, step, example); rung 0 is w*."""
+    baseline = scene.evaluation.baseline.numpy()
+    frames = [_block(0, -1, [0], baseline[None])]
+    for leg in (leg for row in legs for leg in _finished(row)):
+        frames.append(_block(leg.plan.rung, leg.chain, list(leg.plan.evaluate), leg.losses))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _block(rung: int, chain: int, steps: list[int], losses: np.ndarray) -> pd.DataFrame:
+    looks, examples = losses.shape
+    return pd.DataFrame(
+        {
+            "rung": np.full(losses.size, rung, dtype=np.int16),
+            "chain": np.full(losses.size, chain, dtype=np.int16),
+            "step": np.repeat(np.asarray(steps, dtype=np.int32), examples),
+            "example": np.tile(np.arange(examples, dtype=np.int32), looks),
+            "nats": losses.ravel().astype(np.float32),
+        }
+    )

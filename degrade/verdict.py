@@ -1,0 +1,83 @@
+"""The verdict of a rung: `ok (heated only)`, `suspect` or `failed`, with the reason in words.
+
+`ok` alone is reserved for ladders that were also cooled: a heated ladder can superheat silently through a jump.
+"""
+
+import math
+from typing import NamedTuple
+
+from degrade.diagnostics import Estimate, Reading
+
+MISSED, MISSED_BADLY = 0.05, 0.15
+VIRIAL, VIRIAL_BAD = 0.05, 0.2
+RHAT, RHAT_BAD = 1.05, 1.3
+ESS = 50
+REACH = 0.8
+DRIFT, DRIFT_P = 0.03, 0.01
+
+OK = "ok (heated only)"
+
+
+class Verdict(NamedTuple):
+    """A word and its reason."""
+
+    word: str
+    reason: str
+
+
+def judge(reading: Reading, target: float, reach: float, chains: int, faults: list[str]) -> Verdict:
+    """Judge a rung.
+
+    Args:
+        reading: what its chains say.
+        target: the rise asked for, nats per unit (nan if nβ was given instead).
+        reach: rise / E_max.
+        chains: chains that were started.
+        faults: what ended chains that did not finish.
+    """
+    bad = [f"{len(faults)} of {chains} chains did not finish ({faults[0]})"] if faults else []
+    doubts: list[str] = []
+    for grave, text in _findings(reading, target, reach):
+        (bad if grave else doubts).append(text)
+    if bad:
+        return Verdict("failed", "; ".join(bad + doubts))
+    if doubts:
+        return Verdict("suspect", "; ".join(doubts))
+    return Verdict(OK, "all checks passed; not cooled, so a jump could be hidden")
+
+
+def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool, str]]:
+    found: list[tuple[bool, str]] = []
+    found += _missed(reading.rise, target)
+    found += _virial("plain virial", reading.virial, "flat directions are not yet filled: lengthen the burn-in")
+    found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium")
+    if not reading.rhat <= RHAT:
+        found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
+    if not reading.ess >= ESS:
+        found.append((False, f"effective sample size {reading.ess:.0f} below {ESS}: lengthen the rung"))
+    if abs(reading.trend) > DRIFT * abs(reading.rise.mean) and reading.trend_p < DRIFT_P:
+        found.append((False, f"the rise still drifts ({reading.trend:+.3g} nats between halves)"))
+    if reach > REACH:
+        found.append((False, f"the rise is {reach:.0%} of the neighbourhood's own: a larger width is needed"))
+    if reading.rise.mean < 0:
+        found.append((False, "the rise is negative: the trained weights are no minimum of this loss at this scale"))
+    return found
+
+
+def _missed(rise: Estimate, target: float) -> list[tuple[bool, str]]:
+    if math.isnan(target):
+        return []
+    gap, error = abs(rise.mean - target), rise.se if math.isfinite(rise.se) else 0.0
+    if gap <= max(3 * error, MISSED * target):
+        return []
+    grave = gap > max(5 * error, MISSED_BADLY * target)
+    return [(grave, f"rise {rise.mean:.3g} misses the target {target:.3g} by {gap / target:.0%}")]
+
+
+def _virial(name: str, value: Estimate, low: str) -> list[tuple[bool, str]]:
+    error = 2 * value.se if math.isfinite(value.se) else 0.0
+    off = value.mean - 1
+    if abs(off) <= VIRIAL + min(error, VIRIAL):
+        return []
+    cause = low if off < 0 else "the chain is hotter than asked: smaller steps or larger batches"
+    return [(not abs(off) <= VIRIAL_BAD + error, f"{name} {value.mean:.3f}: {cause}")]
