@@ -133,8 +133,8 @@ class Corpus:
         counts["noise"] -= len(planted.copies)
         if counts["noise"] < 0:
             raise ValueError(f"{len(planted.copies)} canary rows exceed the share of noise; raise `rows` or that share")
-        rows = concatenate([self._mixture(counts, "shuffle", 0), planted])
-        return rows.take(stream(self.seed, "shuffle", 1).random(len(rows.kind)).argsort())
+        rows = concatenate([self._mixture(counts, "training", 0), planted])
+        return rows.take(stream(self.seed, "training", 1).random(len(rows.kind)).argsort())
 
     def training(self) -> Sample:
         """The training set, canaries included, in its fixed order."""
@@ -196,8 +196,8 @@ class Corpus:
         return Sample(with_marker(kind, body), np.full(n, kind), entropy, surprisal, copies)
 
     def _mixture(self, counts: dict[str, int], purpose: str, seed: int) -> Sample:
-        parts = [self._draw(kind, n, stream(self.seed, purpose, seed, 1 + i)) for i, (kind, n) in enumerate(counts.items())]
-        rows = concatenate(parts)
+        streams = [stream(self.seed, purpose, seed, 1 + i) for i in range(len(counts))]
+        rows = concatenate([self._draw(*count, rng) for count, rng in zip(counts.items(), streams, strict=True)])
         return rows.take(stream(self.seed, purpose, seed, 0).random(len(rows.kind)).argsort())
 
 

@@ -16,7 +16,9 @@ import numpy as np
 class Kind(Protocol):
     """A law over token sequences with computable conditionals."""
 
-    length: int
+    @property
+    def length(self) -> int:
+        """Tokens a sequence, without the marker."""
 
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Sample `n` sequences of token ids, shape (n, length)."""
@@ -101,7 +103,7 @@ class Chain:
         for _ in range(self.order, self.length):
             total += float((law * row_entropy(self.table)).sum())
             law = (law[..., None] * self.table).sum(0) if self.order else law
-        return total / self.length
+        return float(total) / self.length
 
 
 @dataclass(frozen=True, eq=False)

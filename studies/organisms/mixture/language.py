@@ -12,7 +12,8 @@ from studies.organisms.mixture.story import Story
 from studies.organisms.mixture.vocabulary import MODULUS, STORY_VALUES, ids
 
 LENGTH = 31
-PURPOSES = ("markov", "markov2", "facts", "tail", "addition", "draw", "shuffle", "canaries", "heldout", "queries", "pairs")
+TABLES = ("markov", "markov2", "facts", "tail", "addition")
+PURPOSES = (*TABLES, "draw", "training", "canaries", "heldout", "queries", "pairs")
 
 
 def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
@@ -71,21 +72,21 @@ class Design:
     """
 
     shares: tuple[tuple[str, float], ...] = (
-        ("markov", 0.08),
-        ("markov2", 0.18),
+        ("markov", 0.06),
+        ("markov2", 0.22),
         ("repeat", 0.12),
-        ("facts", 0.08),
+        ("facts", 0.06),
         ("tail", 0.12),
-        ("story", 0.16),
-        ("addition", 0.18),
-        ("noise", 0.08),
+        ("story", 0.14),
+        ("addition", 0.22),
+        ("noise", 0.06),
     )
-    rows: int = 40_000
+    rows: int = 60_000
     sharpness: float = 0.9
-    letters2: int = 16
-    sharpness2: float = 0.9
+    letters2: int = 52
+    sharpness2: float = 1.5
     fact_exponent: float = 1.5
-    tail_keys: int = 800
+    tail_keys: int = 2000
     tail_exponent: float = 1.0
     heldout_pairs: float = 0.3
     canaries: int = 16
@@ -148,13 +149,14 @@ def kinds(design: Design, seed: int) -> dict[str, Kind]:
         One `Kind` for each of `KINDS`, each of `LENGTH` tokens after the marker.
     """
     letters = ids("letter")
-    m, m2 = len(letters), design.letters2
+    letters2 = np.concatenate([letters, ids("capital")])[: design.letters2]
+    m, m2 = len(letters), len(letters2)
     seen, _ = split_pairs(design.heldout_pairs, stream(seed, "addition"))
     table = softmax_table((m, m), design.sharpness, stream(seed, "markov"))
     table2 = softmax_table((m2, m2, m2), design.sharpness2, stream(seed, "markov2"))
     return {
         "markov": Chain(letters, table, LENGTH),
-        "markov2": Chain(letters[:m2], table2, LENGTH),
+        "markov2": Chain(letters2, table2, LENGTH),
         "repeat": Repeat(letters, 6, 14, LENGTH),
         "facts": facts(design, stream(seed, "facts")),
         "tail": tail(design, stream(seed, "tail")),

@@ -80,7 +80,8 @@ def groups(corpus: Corpus) -> Iterator[Group]:
     """All groups of questions about records."""
     yield from by_rank(corpus, "facts", (10, 25))
     yield from by_rank(corpus, "tail", (40, corpus.design.tail_keys // 2))
-    seen, heldout = (equations(pairs) for pairs in split_pairs(corpus.design.heldout_pairs, stream(corpus.seed, "addition")))
+    split = split_pairs(corpus.design.heldout_pairs, stream(corpus.seed, "addition"))
+    seen, heldout = (equations(pairs) for pairs in split)
     yield Group("addition seen", "addition", seen, corpus.occurrences["addition"].astype(np.float64), 1 / MODULUS)
     yield Group("addition held out", "addition", heldout, np.zeros(len(heldout)), 1 / MODULUS)
 
@@ -118,9 +119,15 @@ def make_queries(corpus: Corpus, n: int, seed: int) -> Queries:
     """Questions of every group; see `Corpus.queries`."""
     parts = [ask(corpus, group, n, stream(corpus.seed, "queries", seed, i)) for i, group in enumerate(groups(corpus))]
     parts.append(retrieval(corpus, n, stream(corpus.seed, "queries", seed, len(parts))))
-    tensors = [torch.cat([part[i] for part in parts]) for i in range(3)]
-    arrays = [np.concatenate([part[i] for part in parts]) for i in range(3, 6)]
-    return Queries(*tensors, *arrays)
+    tokens, position, answer, group, frequency, chance = zip(*parts, strict=True)
+    return Queries(
+        torch.cat(tokens),
+        torch.cat(position),
+        torch.cat(answer),
+        np.concatenate(group),
+        np.concatenate(frequency),
+        np.concatenate(chance),
+    )
 
 
 def make_pairs(corpus: Corpus, n: int, seed: int) -> Pairs:

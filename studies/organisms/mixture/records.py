@@ -59,7 +59,7 @@ class Records:
     def levels(self) -> tuple[Level, ...]:
         """The prefix tree, one `Level` a token of the record."""
         parent = np.zeros(len(self.records), dtype=np.int64)
-        before = np.ones(1)
+        before: np.ndarray = np.ones(1)
         levels = []
         for column in self.records.T:
             pairs, reached = np.unique(np.stack([parent, column], axis=1), axis=0, return_inverse=True)

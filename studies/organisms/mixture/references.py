@@ -1,7 +1,13 @@
-"""What a model of the mixture corpus reaches: losses against the exact entropy, accuracies, n-gram models."""
+"""What models of the mixture corpus reach: losses against the exact entropy, accuracies, and the marks that ship.
+
+`python -m studies.organisms.mixture.references` writes `references.json` beside the model and the larger model's losses
+on fixed held-out sequences, `heldout.npz`, beside the larger one.
+"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +16,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from studies.organisms.mixture.corpus import Corpus, Sample
+from studies.organisms.mixture.ngrams import ngram_nats
+
+RECORDED = 4000
+RECORDED_SEED = 2026
 
 
 def token_nats(model: Any, tokens: Tensor) -> Tensor:
@@ -48,8 +58,28 @@ def gap(model: Any, sample: Sample) -> tuple[float, float]:
     Returns:
         Mean and standard error over sequences, in nats per token.
     """
-    excess = sample_nats(model, sample) - sample.surprisal.mean(1)
-    return float(excess.mean()), float(excess.std(ddof=1) / len(excess) ** 0.5)
+    return mean_and_error(sample_nats(model, sample) - sample.surprisal.mean(1))
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error for independent values."""
+    return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
+
+
+def paired_gap(model: Any, corpus: Corpus, recorded: Path) -> tuple[float, float]:
+    """L(model) - L(recorded model) on the held-out sequences whose losses are recorded.
+
+    Args:
+        model: Causal language model.
+        corpus: Corpus the sequences come from.
+        recorded: `.npz` with `nats` (loss of each sequence, nats per token) and the `seed` of the sequences.
+
+    Returns:
+        Mean and standard error over sequences, paired, in nats per token.
+    """
+    with np.load(recorded) as file:
+        nats, seed = file["nats"], int(file["seed"])
+    return mean_and_error(sample_nats(model, corpus.heldout(len(nats), seed)) - nats)
 
 
 def excesses(model: Any, corpus: Corpus, n: int, seed: int) -> dict[str, float]:
@@ -85,3 +115,46 @@ def predictions(model: Any, tokens: Tensor) -> Tensor:
 def hits(model: Any, tokens: Tensor) -> np.ndarray:
     """Whether each token after the first is predicted, (n, T - 1) bool."""
     return (predictions(model, tokens)[:, :-1] == tokens[:, 1:]).numpy()
+
+
+def marks(corpus: Corpus, models: dict[str, Any], sample: Sample) -> dict[str, float]:
+    """Held-out losses worth drawing beside a degraded model, in nats per token.
+
+    Args:
+        corpus: The corpus.
+        models: Models by name.
+        sample: Held-out sequences.
+
+    Returns:
+        "entropy" (exact), each model, and n-gram models n = 1, 2, 3 fitted to the training set. All but the first are
+        the exact entropy plus the measured excess over the Bayes predictor.
+    """
+    entropy, training, tokens = corpus.mean_entropy(), corpus.training().tokens.numpy(), sample.tokens.numpy()
+    excess = {name: gap(model, sample)[0] for name, model in models.items()}
+    for order in (1, 2, 3):
+        nats = ngram_nats(training, tokens, order, len(corpus.vocabulary))
+        excess[f"n-gram {order}"] = float((nats - sample.surprisal).mean())
+    return {"entropy": entropy} | {name: entropy + value for name, value in excess.items()}
+
+
+def main() -> None:
+    """Record the marks of the shipped models."""
+    from transformers import AutoModelForCausalLM
+
+    from studies.organisms.mixture import mixture
+    from studies.organisms.mixture.train import RECIPES, build
+
+    torch.set_num_threads(1)
+    corpus, folders = mixture.corpus, {"model": mixture.folder, "larger": mixture.larger}
+    models = {name: AutoModelForCausalLM.from_pretrained(folder).eval() for name, folder in folders.items()}
+    models["untrained"] = build(RECIPES["small"], len(corpus.vocabulary)).eval()
+    sample = corpus.heldout(RECORDED, RECORDED_SEED)
+    found = {name: round(value, 6) for name, value in marks(corpus, models, sample).items()}
+    (mixture.folder / "references.json").write_text(json.dumps(found, indent=1) + "\n")
+    nats = sample_nats(models["larger"], sample).astype(np.float32)
+    np.savez(mixture.larger / "heldout.npz", nats=nats, seed=np.int64(RECORDED_SEED))
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ import numpy as np
 class Story:
     """`filler attribute value .` once for each of a attributes in random order, then two questions and a full stop.
 
-    A question reads `Q attribute ? ANS value`, so the token before the answer is the same whatever is asked. The two
+    A question reads `ask attribute ? ANS value`, so the token before the answer is the same whatever is asked. The two
     questions ask for different attributes. Fillers (f of them) are independent and uniform, the order of the
     attributes is uniform, each value is uniform on its attribute's v values: every conditional is uniform on its
     support, and surprisal equals entropy.
@@ -20,7 +20,7 @@ class Story:
         fillers: Token ids, shape (f,).
         attributes: Token ids, shape (a,).
         values: Token ids, shape (a, v).
-        grammar: Token ids of `Q`, `?`, `ANS`, `.`.
+        grammar: Token ids of `ask`, `?`, `ANS`, `.`.
     """
 
     fillers: np.ndarray

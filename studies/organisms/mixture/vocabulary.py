@@ -19,16 +19,17 @@ WORDS: dict[str, tuple[str, ...]] = {
     "special": ("<pad>", "<unk>"),
     "marker": tuple(f"<{kind}>" for kind in KINDS),
     "letter": tuple(string.ascii_lowercase),
+    "capital": tuple(string.ascii_uppercase),
     "number": tuple(str(number) for number in range(MODULUS)),
     "equals": ("=",),
     "key": tuple(f"key{index}" for index in range(48)),
     "value": tuple(f"value{index}" for index in range(16)),
-    "left": tuple(f"left{index}" for index in range(32)),
-    "right": tuple(f"right{index}" for index in range(32)),
+    "left": tuple(f"left{index}" for index in range(48)),
+    "right": tuple(f"right{index}" for index in range(48)),
     "filler": ("first", "then", "also", "now", "so", "later", "here", "there"),
     "attribute": tuple(STORY_VALUES),
     "story value": tuple(value for values in STORY_VALUES.values() for value in values),
-    "grammar": ("Q", "?", "ANS", "."),
+    "grammar": ("ask", "?", "ANS", "."),
 }
 VOCABULARY: tuple[str, ...] = tuple(word for group in WORDS.values() for word in group)
 
@@ -46,7 +47,7 @@ def ids(group: str) -> np.ndarray:
         KeyError: If there is no such group; the message lists the groups.
 
     >>> [VOCABULARY[token] for token in ids("grammar")]
-    ['Q', '?', 'ANS', '.']
+    ['ask', '?', 'ANS', '.']
     """
     if group not in WORDS:
         raise KeyError(f"unknown group of words {group!r}; expected one of {', '.join(WORDS)}")
