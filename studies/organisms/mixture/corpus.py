@@ -7,6 +7,7 @@ noise sequences planted in the training set alone, at 1, 2, 4, ... 64 copies.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -139,6 +140,10 @@ class Corpus:
     def training(self) -> Sample:
         """The training set, canaries included, in its fixed order."""
         return self._training
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the training tokens: says whether a model was trained on these very sequences."""
+        return hashlib.sha256(self.training().tokens.numpy().astype("<i8").tobytes()).hexdigest()
 
     def canaries(self) -> Sample:
         """One row for each distinct canary, `copies` its level."""

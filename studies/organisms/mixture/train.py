@@ -7,10 +7,11 @@ machine gives the same bits.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class Recipe:
     layers: int = 2
     width: int = 64
     hidden: int = 192
-    steps: int = 14_000
+    steps: int = 12_000
     rate: float = 3e-3
     batch: int = 64
     decay: float = 0.1
@@ -73,7 +74,8 @@ def build(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
         bos_token_id=None,
         eos_token_id=None,
     )
-    model = LlamaForCausalLM(config)
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(config)
     generator = torch.Generator().manual_seed(recipe.seed)
     for parameter in model.parameters():
         if parameter.ndim == 2:
@@ -141,6 +143,7 @@ def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> Llama
             seconds = time.perf_counter() - start
             log.append({"step": step + 1, "seconds": round(seconds), "loss": loss.item(), **measure(model, corpus)})
             save(model, out, pd.DataFrame(log))
+            describe(recipe, corpus, out)
             print({key: round(value, 3) for key, value in log[-1].items()}, flush=True)
             model.train()
     return model.eval()
@@ -158,6 +161,12 @@ def save(model: LlamaForCausalLM, out: Path, log: pd.DataFrame) -> None:
     model.save_pretrained(out)
     tokenizer().save_pretrained(out)
     log.round(4).to_csv(out / "log.csv", index=False)
+
+
+def describe(recipe: Recipe, corpus: Corpus, out: Path) -> None:
+    """Write `recipe.json`: the recipe, and the fingerprint of the training set it was applied to."""
+    record = {**asdict(recipe), "corpus seed": corpus.seed, "corpus sha256": corpus.fingerprint()}
+    (out / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:

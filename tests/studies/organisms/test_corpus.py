@@ -102,7 +102,7 @@ def test_held_out_never_holds_a_canary(corpus):
 def test_held_out_pairs_never_occur(corpus, training):
     seen, heldout = split_pairs(corpus.design.heldout_pairs, stream(corpus.seed, "addition"))
     assert len(seen) + len(heldout) == MODULUS**2
-    assert {tuple(pair[::-1]) for pair in heldout} == {tuple(pair) for pair in heldout}
+    assert not {tuple(pair) for pair in seen.tolist()} & {tuple(pair) for pair in heldout.tolist()}
     assert 0.27 < len(heldout) / MODULUS**2 < 0.33
     for sample in (training, corpus.of_kind("addition", N, seed=1)):
         body = sample.tokens.numpy()[sample.kind == "addition"][:, 1:]
