@@ -1,7 +1,7 @@
 """What models of the mixture corpus reach: losses against the exact entropy, accuracies, and the marks that ship.
 
-`python -m studies.organisms.mixture.references` writes `references.json` beside the model and the larger model's losses
-on fixed held-out sequences, `heldout.npz`, beside the larger one.
+`python -m studies.organisms.mixture.references` writes `references.json` and `measured.csv` beside the model, and the
+larger model's losses on fixed held-out sequences, `heldout.npz`, beside the larger one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from studies.organisms.mixture.corpus import Corpus, Sample
+from studies.organisms.mixture.language import split_pairs, stream
 from studies.organisms.mixture.ngrams import ngram_nats
+from studies.organisms.mixture.queries import Queries
+from studies.organisms.mixture.vocabulary import MODULUS, ids
 
 RECORDED = 4000
 RECORDED_SEED = 2026
@@ -93,17 +97,30 @@ def accuracies(model: Any, corpus: Corpus, n: int, seed: int) -> dict[str, float
     """Accuracy on each group of questions, on the repeats of repeated segments, and on canaries by copies.
 
     Induction counts the tokens of "repeat" sequences whose entropy is 0, recital the tokens of a canary after the
-    first eight.
+    first eight. Sums with "no mirror" are the held-out a + b whose b + a is held out too.
     """
     asked = corpus.queries(n, seed)
     rows = torch.arange(len(asked.answer))
     right = (predictions(model, asked.tokens)[rows, asked.position] == asked.answer).numpy()
     table = {name: float(right[asked.group == name].mean()) for name in dict.fromkeys(asked.group.tolist())}
+    table["addition held out, no mirror"] = float(right[unmirrored(corpus, asked)].mean())
     repeats = corpus.of_kind("repeat", n, seed)
     table["induction"] = float(hits(model, repeats.tokens)[repeats.entropy == 0].mean())
     planted = corpus.canaries()
     recited = hits(model, planted.tokens)[:, 8:].mean(1)
     return table | {f"canary {level}": float(recited[planted.copies == level].mean()) for level in corpus.design.copies}
+
+
+def unmirrored(corpus: Corpus, asked: Queries) -> np.ndarray:
+    """Which questions ask for a held-out sum a + b while b + a is held out too, (n,) bool."""
+    _, heldout = split_pairs(corpus.design.heldout_pairs, stream(corpus.seed, "addition"))
+    table = np.zeros((MODULUS, MODULUS), dtype=bool)
+    table[heldout[:, 0], heldout[:, 1]] = True
+    sums = np.flatnonzero(asked.group == "addition held out")
+    a, b = (asked.tokens[sums, asked.position[sums] - back].numpy() - ids("number")[0] for back in (2, 1))
+    mask = np.zeros(len(asked.group), dtype=bool)
+    mask[sums] = table[a, b] & table[b, a]
+    return mask
 
 
 def predictions(model: Any, tokens: Tensor) -> Tensor:
@@ -115,6 +132,12 @@ def predictions(model: Any, tokens: Tensor) -> Tensor:
 def hits(model: Any, tokens: Tensor) -> np.ndarray:
     """Whether each token after the first is predicted, (n, T - 1) bool."""
     return (predictions(model, tokens)[:, :-1] == tokens[:, 1:]).numpy()
+
+
+def measure(model: Any, corpus: Corpus, n: int, seed: int) -> dict[str, float]:
+    """Held-out excess over the Bayes predictor by kind (nats per token), and accuracies, on `n` sequences of each."""
+    excess = excesses(model, corpus, n, seed)
+    return {f"excess {name}": value for name, value in excess.items()} | accuracies(model, corpus, n, seed)
 
 
 def marks(corpus: Corpus, models: dict[str, Any], sample: Sample) -> dict[str, float]:
@@ -153,7 +176,9 @@ def main() -> None:
     (mixture.folder / "references.json").write_text(json.dumps(found, indent=1) + "\n")
     nats = sample_nats(models["larger"], sample).astype(np.float32)
     np.savez(mixture.larger / "heldout.npz", nats=nats, seed=np.int64(RECORDED_SEED))
-    print(json.dumps(found, indent=1))
+    table = pd.DataFrame({name: measure(models[name], corpus, n=2000, seed=3) for name in folders})
+    table.round(4).to_csv(mixture.folder / "measured.csv", index_label="measure")
+    print(json.dumps(found, indent=1), table, sep="\n")
 
 
 if __name__ == "__main__":

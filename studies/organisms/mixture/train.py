@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from studies.organisms.mixture.corpus import Corpus
-from studies.organisms.mixture.references import accuracies, excesses, token_nats
+from studies.organisms.mixture.references import measure, token_nats
 from studies.organisms.mixture.vocabulary import VOCABULARY
 
 
@@ -141,18 +141,14 @@ def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> Llama
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             model.eval()
             seconds = time.perf_counter() - start
-            log.append({"step": step + 1, "seconds": round(seconds), "loss": loss.item(), **measure(model, corpus)})
+            log.append(
+                {"step": step + 1, "seconds": round(seconds), "loss": loss.item(), **measure(model, corpus, 500, 1)}
+            )
             save(model, out, pd.DataFrame(log))
             describe(recipe, corpus, out)
             print({key: round(value, 3) for key, value in log[-1].items()}, flush=True)
             model.train()
     return model.eval()
-
-
-def measure(model: LlamaForCausalLM, corpus: Corpus) -> dict[str, float]:
-    """A line of the log: held-out excess over the Bayes predictor by kind, and accuracies."""
-    excess = excesses(model, corpus, n=500, seed=1)
-    return {f"excess {name}": value for name, value in excess.items()} | accuracies(model, corpus, n=500, seed=1)
 
 
 def save(model: LlamaForCausalLM, out: Path, log: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from studies.organisms.mixture.corpus import Corpus, apportion
 from studies.organisms.mixture.language import MODULUS, split_pairs, stream
+from studies.organisms.mixture.references import unmirrored
 from studies.organisms.mixture.vocabulary import KINDS, VOCABULARY, WORDS, ids
 
 N = 4000
@@ -109,6 +110,16 @@ def test_held_out_pairs_never_occur(corpus, training):
         a, b = (body[:, i::4][:, :8] - ids("number")[0] for i in (0, 1))
         used = set(zip(a.ravel().tolist(), b.ravel().tolist(), strict=True))
         assert not used & {tuple(pair) for pair in heldout.tolist()}
+
+
+def test_unmirrored_sums_are_held_out_both_ways(corpus, training, queries):
+    mask = unmirrored(corpus, queries)
+    assert 0 < mask.sum() < (queries.group == "addition held out").sum()
+    body = training.tokens.numpy()[training.kind == "addition"][:, 1:]
+    used = set(zip(body[:, 0::4].ravel().tolist(), body[:, 1::4].ravel().tolist(), strict=True))
+    for i in np.flatnonzero(queries.group == "addition held out"):
+        a, b = (int(queries.tokens[i, queries.position[i] - back]) for back in (2, 1))
+        assert (a, b) not in used and ((b, a) not in used) == mask[i]
 
 
 def test_equations_are_right(corpus):
