@@ -17,6 +17,7 @@ from torch import Tensor
 from probes.hooks import attention, require_bridge
 from probes.predictions import BATCH, predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
+from probes.tables import stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,7 @@ class Induction:
             {"measure": "accuracy", "value": accuracy.double(), **rows, "behaviour": "induction", "chance": guess}
         )
         losses = pd.DataFrame({"measure": "loss", "value": loss.double(), **rows})
-        return pd.concat([behaviour, losses, self._heads(model, scored)], ignore_index=True)
+        return stack([behaviour, losses, self._heads(model, scored)])
 
     def _before(self, offset: int) -> Tensor:
         """Tokens at t - P + offset, shape (n, T); meaningless where that is negative."""

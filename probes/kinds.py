@@ -13,6 +13,7 @@ from torch import Tensor
 
 from probes.predictions import predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
+from probes.tables import stack
 
 CERTAIN = 1e-9  # nats; below this entropy the next token is determined
 LEAST = 0.9  # accuracy that counts as mastered
@@ -126,7 +127,7 @@ class Kinds:
             right = (said.hit.numpy() & certain).sum(1)[asked] / certain.sum(1)[asked]
             accuracy = {"measure": "accuracy", "value": right, **{name: key[asked] for name, key in keys.items()}}
             tables.append(pd.DataFrame(accuracy))
-        return pd.concat(tables, ignore_index=True)
+        return stack(tables)
 
     def _guess(self) -> np.ndarray:
         """Excess of a uniform guess, shape (n,), nats per token."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from probes.hooks import device_of, record, replaced, require_bridge
 from probes.predictions import logits_at
 from probes.probe import Claim, Measure, Subject, known_settings, positive
+from probes.tables import stack
 
 SITES = {"resid_pre": "hook_resid_pre", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
 POSITIONS = ("all", "changed", "answer")
@@ -165,7 +166,7 @@ class Patching:
         cells = pd.concat(tables, ignore_index=True)
         by_position = _recovery(cells, clean, corrupted, "recovery", "position")
         by_role = _recovery(cells, clean, corrupted, "role recovery", "role")
-        return pd.concat([_unpatched(clean, corrupted), cells, by_position, by_role], ignore_index=True)
+        return stack([_unpatched(clean, corrupted), cells, by_position, by_role])
 
     def _hooks(self, model: Any) -> list[tuple[str, int, str]]:
         layers = range(model.cfg.n_layers)
@@ -205,7 +206,8 @@ class Patching:
         reaches = torch.arange(tokens.shape[1]) <= self.position.cpu()[:, None]
         rows, positions = torch.nonzero(differs & reaches & torch.from_numpy(selected), as_tuple=True)
         found = base.difference[:, None].repeat(1, tokens.shape[1])
-        for row, at in zip(rows.split(BATCH), positions.split(BATCH), strict=True):
+        for start in range(0, len(rows), BATCH):
+            row, at = rows[start : start + BATCH], positions[start : start + BATCH]
             place = torch.arange(len(row), device=device_of(model))
             with replaced(model, hook, place, at.to(place.device), new[row, at]):
                 scores = logits_at(model, tokens[row], self.position[row])

@@ -15,6 +15,7 @@ import pandas as pd
 from probes.corpus import Queries, Sample
 from probes.predictions import logits_at, predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
+from probes.tables import stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ class Recall:
             parts.append(_answered(model, self.queries))
         if self.canaries is not None:
             parts.append(self._recited(model, self.canaries))
-        return pd.concat(parts, ignore_index=True)
+        return stack(parts)
 
     def _recited(self, model: Any, canaries: Sample) -> pd.DataFrame:
         hit = predictions(model, canaries.tokens).hit[:, self.prefix - 1 :].double().mean(1)

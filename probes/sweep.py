@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from probes.probe import Claim, name_of
+from probes.tables import stack
 
 Ask = Callable[[Any], pd.DataFrame]
 PLACE = ["rung", "target", "rise", "heldout_rise", "verdict", "chain", "draw"]
@@ -95,7 +96,7 @@ def sweep(ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progr
         if due:
             with nullcontext() if place == 0 else ladder.applied(draw):
                 tables += _ask(ladder.model, due, draw)
-    return _joined(tables)
+    return stack(tables)
 
 
 def _check_names(probes: Sequence[Ask]) -> None:
@@ -161,13 +162,3 @@ def _labelled(table: pd.DataFrame, probe: Ask, draw: Draw) -> pd.DataFrame:
     kinds = {name: read[name].astype("boolean") for name in ("higher", "binary")}
     labelled = table.assign(**row, value=table["value"].astype(float), chance=chance, **kinds)
     return labelled[[*PLACE, *READING, *(column for column in table.columns if column not in READING)]]
-
-
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table; keys that are whole numbers stay so where other probes do not have them."""
-    joined = pd.concat(tables, ignore_index=True)
-    keys = [column for column in joined.columns if column not in {*PLACE, *READING}]
-    for key in keys:
-        if all(pd.api.types.is_integer_dtype(table[key]) for table in tables if key in table):
-            joined[key] = joined[key].astype("Int64")
-    return joined

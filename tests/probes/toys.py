@@ -1,0 +1,167 @@
+"""Tiny bridges with random weights, and a tiny corpus whose law is known, for the tests of the probes."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LETTERS, MARKERS, LENGTH = 12, 4, 16
+VOCABULARY = LETTERS + MARKERS  # letters are tokens 0..11, markers follow
+KINDS = ("cycle", "markov", "noise", "repeat")
+
+
+def llama(seed=0, layers=2, d_model=8, heads=2, vocabulary=VOCABULARY, scale=0.5):
+    """A raw Hugging Face Llama whose weights are large enough for every component to matter."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=d_model,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=3 * d_model,
+        max_position_embeddings=32,
+        pad_token_id=None,
+    )
+    with torch.random.fork_rng():
+        model = LlamaForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(scale * noise if parameter.ndim > 1 else 1 + 0.2 * noise)
+    return model
+
+
+def bridge(**settings):
+    """The same model as a TransformerBridge in eval mode."""
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    model = llama(**settings)
+    return build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config, model_name="toy").eval()
+
+
+class Sample(NamedTuple):
+    tokens: Tensor
+    kind: np.ndarray
+    entropy: np.ndarray
+    surprisal: np.ndarray
+    copies: np.ndarray
+
+
+class Queries(NamedTuple):
+    tokens: Tensor
+    position: Tensor
+    answer: Tensor
+    group: np.ndarray
+    frequency: np.ndarray
+    chance: np.ndarray
+
+
+class Pairs(NamedTuple):
+    clean: Tensor
+    corrupted: Tensor
+    position: Tensor
+    answer: Tensor
+    wrong: Tensor
+
+
+class Corpus:
+    """cycle: x + 1 mod 12; markov: x + 1 or x + 2; noise: independent; repeat: 4 or 5 letters again and again."""
+
+    def of_kind(self, kind, n, seed):
+        rng = np.random.default_rng([seed, KINDS.index(kind)])
+        body, entropy = getattr(self, f"_{kind}")(n, rng)
+        tokens = np.concatenate([np.full((n, 1), LETTERS + KINDS.index(kind)), body], axis=1)
+        return Sample(torch.from_numpy(tokens), np.full(n, kind), entropy, entropy.copy(), np.zeros(n, dtype=int))
+
+    def _noise(self, n, rng):
+        body = rng.integers(LETTERS, size=(n, LENGTH - 1))
+        return body, np.full(body.shape, np.log(LETTERS))
+
+    def _steps(self, n, rng, choices):
+        steps = rng.integers(1, choices + 1, size=(n, LENGTH - 1))
+        steps[:, 0] = rng.integers(LETTERS, size=n)
+        entropy = np.full(steps.shape, np.log(choices))
+        entropy[:, 0] = np.log(LETTERS)
+        return steps.cumsum(1) % LETTERS, entropy
+
+    def _cycle(self, n, rng):
+        return self._steps(n, rng, 1)
+
+    def _markov(self, n, rng):
+        return self._steps(n, rng, 2)
+
+    def _repeat(self, n, rng):
+        period = rng.integers(4, 6, size=(n, 1))
+        segment = rng.random((n, LETTERS)).argsort(1)
+        place = np.arange(LENGTH - 1)
+        body = np.take_along_axis(segment, place % period, axis=1)
+        return body, np.where(place > period, 0.0, 1.0)  # 1.0 stands for "uncertain": not the law's exact value
+
+    def heldout(self, n, seed):
+        parts = [self.of_kind(kind, -(-n // len(KINDS)), seed + 1) for kind in KINDS]
+        rest = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
+        return Sample(torch.cat([part.tokens for part in parts]), *rest)
+
+    def canaries(self):
+        return self.of_kind("noise", 6, seed=99)._replace(copies=np.repeat([1, 4, 16], 2))
+
+    def queries(self, n, seed):
+        """The letter that follows in a cycle, asked at random positions."""
+        sample = self.of_kind("cycle", 2 * n, seed)
+        position = torch.arange(2 * n) % (LENGTH - 2) + 1
+        answer = sample.tokens.gather(1, position[:, None] + 1)[:, 0]
+        group = np.repeat(["early", "late"], n)
+        return Queries(sample.tokens, position, answer, group, np.full(2 * n, np.nan), np.full(2 * n, 1 / LETTERS))
+
+    def pairs(self, n, seed):
+        """Noise that differs in one letter; the answer is that letter."""
+        clean = self.of_kind("noise", n, seed).tokens
+        corrupted, where = clean.clone(), torch.arange(n) % 5 + 2
+        rows = torch.arange(n)
+        corrupted[rows, where] = (clean[rows, where] + 1 + rows % (LETTERS - 1)) % LETTERS
+        position = torch.full((n,), LENGTH - 4)
+        return Pairs(clean, corrupted, position, clean[rows, where], corrupted[rows, where])
+
+
+def subject(model):
+    """The toy corpus with a model, as a probe is built from."""
+    from probes import Subject
+
+    return Subject(model, organism=SimpleNamespace(corpus=Corpus()))
+
+
+class Ladder:
+    """Draws that scale the output weights of a model; counts what was applied."""
+
+    def __init__(self, model, rungs=2, chains=2, draws=3):
+        self.model, self.applications = model, []
+        self._draws = [
+            SimpleNamespace(
+                rung=rung, chain=chain, index=index, target=0.1 * rung, rise=0.11 * rung, heldout_rise=0.1, verdict="ok"
+            )
+            for rung in range(1, rungs + 1)
+            for chain in range(chains)
+            for index in range(draws)
+        ]
+
+    def draws(self):
+        return iter(self._draws)
+
+    @contextmanager
+    def applied(self, draw):
+        self.applications.append((draw.rung, draw.chain, draw.index))
+        weights = list(self.model.parameters())[-1]
+        before = weights.detach().clone()
+        with torch.no_grad():
+            weights.mul_(1 + draw.rung + 0.1 * draw.chain + 0.01 * draw.index)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                weights.copy_(before)

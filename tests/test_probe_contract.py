@@ -1,0 +1,128 @@
+"""Every probe meets one contract; joining is one line in `PROBES`."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from probes import Induction, Kinds, Patching, Recall, sweep
+from tests.probes import toys
+
+
+def spread(model):
+    """A plain function is a probe too."""
+    return pd.DataFrame({"measure": ["spread"], "value": [float(model(torch.tensor([[1, 2, 3]])).std().detach())]})
+
+
+PROBES = {
+    "patching": lambda subject: Patching.build(subject, n=3),
+    "induction": lambda subject: Induction.build(subject, n=3),
+    "recall": lambda subject: Recall.build(subject, n=3),
+    "kinds": lambda subject: Kinds.build(subject, n=3),
+    "spread": lambda subject: spread,
+}
+CLAIMS = {
+    "patching": lambda subject: PROBES["patching"](subject).claim(),
+    "induction": lambda subject: PROBES["induction"](subject).claim(),
+    "recall": lambda subject: PROBES["recall"](subject).claim(),
+    "kinds": lambda subject: replace(
+        PROBES["kinds"](subject), mastered=("cycle",)
+    ).claim(),  # a random one masters none
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toys.bridge()
+
+
+@pytest.fixture(scope="module", params=PROBES)
+def probe(request, model):
+    return PROBES[request.param](toys.subject(model))
+
+
+def state(model):
+    """Everything a probe must leave alone."""
+    tensors = {name: tensor.clone() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    modes = {name: module.training for name, module in model.named_modules()}
+    hooks = {
+        name: (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+        for name, module in model.named_modules()
+    }
+    grads = {name: (parameter.requires_grad, parameter.grad is None) for name, parameter in model.named_parameters()}
+    return tensors, (modes, hooks, grads)
+
+
+def test_the_table_is_tidy(probe, model):
+    table = probe(model)
+    assert {"measure", "value"} <= set(table.columns)
+    assert table["value"].dtype == np.float64 and np.isfinite(table["value"]).all()
+    keys = [column for column in table.columns if column not in ("value", "chance")]
+    assert len(table) and not table.duplicated(keys).any()
+
+
+def test_it_answers_the_same_twice_bit_for_bit(probe, model):
+    pd.testing.assert_frame_equal(probe(model), probe(model), check_exact=True)
+
+
+def test_it_leaves_the_model_as_it_was(probe, model):
+    tensors, rest = state(model)
+    probe(model)
+    after, others = state(model)
+    assert all(torch.equal(tensors[name], after[name]) for name in tensors) and tensors.keys() == after.keys()
+    assert rest == others
+
+
+def test_it_leaves_the_global_generators_alone(probe, model):
+    torch_before, numpy_before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    probe(model)
+    assert torch.equal(torch_before, torch.random.get_rng_state())
+    assert (numpy_before == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_it_records_no_gradient(probe, model):
+    with torch.enable_grad():
+        probe(model)
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_emitted_measures_are_declared(probe, model):
+    declared = getattr(probe, "measures", None)
+    if declared is not None:
+        table = probe(model)
+        assert set(table["measure"]) == set(declared)
+        for name, measure in declared.items():
+            values = table.loc[table["measure"] == name, "value"]
+            assert not measure.binary or values.isin([0, 1]).all()
+
+
+def test_behaviours_belong_to_one_measure_and_have_a_chance_level(probe, model):
+    table = probe(model)
+    if "behaviour" in table:
+        followed = table[table["behaviour"].notna()]
+        assert not followed[["behaviour", "measure"]].drop_duplicates()["behaviour"].duplicated().any()
+        assert followed["chance"].notna().all()
+
+
+def test_it_works_in_a_sweep(probe, model):
+    table = sweep(toys.Ladder(model, rungs=1, chains=1, draws=1), [probe], progress=False)
+    assert set(table["rung"]) == {0, 1}
+    trained = table.loc[table["rung"] == 0, "value"].to_numpy()
+    np.testing.assert_array_equal(trained, probe(model)["value"].to_numpy())
+
+
+def test_no_behaviour_is_asked_for_by_two_probes(model):
+    subject = toys.subject(model)
+    tables = [build(subject)(model) for build in PROBES.values()]
+    names = [name for table in tables if "behaviour" in table for name in table["behaviour"].dropna().unique()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_its_claim_is_decided_with_a_yes_or_a_no(name, model):
+    claim = CLAIMS[name](toys.subject(model))
+    table = claim(model)
+    assert list(table["measure"]) == ["holds"] and table["value"].item() in (0.0, 1.0)
+    assert claim.statement in claim.name
