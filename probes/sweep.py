@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 from tqdm import tqdm
 
-from probes.probe import Claim, name_of
+from probes.probe import Claim, Measure, name_of
 from probes.tables import stack
 
 Ask = Callable[[Any], pd.DataFrame]
@@ -42,6 +42,9 @@ class Ladder(Protocol):
 
     def applied(self, draw: Any) -> AbstractContextManager[Any]:
         """Context in which the model carries the draw's weights."""
+
+
+Answer = tuple[Any, pd.DataFrame]  # a draw and a probe's table on it
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,16 @@ def sweep(ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progr
     if draws is not None and draws < 1:
         raise ValueError(f"draws must be at least 1 per chain and rung, or None for all; got {draws}")
     drawn = list(ladder.draws())
-    asked = [(probe, _chosen(drawn, _fewest(draws, getattr(probe, "draws", None)))) for probe in probes]
-    tables = []
+    asked = [_chosen(drawn, _fewest(draws, getattr(probe, "draws", None))) for probe in probes]
+    answers: list[list[Answer]] = [[] for _ in probes]
     for place, draw in enumerate(tqdm([Trained(), *drawn], desc="probes", unit="draw", disable=not progress)):
-        due = [probe for probe, chosen in asked if place == 0 or place - 1 in chosen]
+        due = [index for index, chosen in enumerate(asked) if place == 0 or place - 1 in chosen]
         if due:
             with nullcontext() if place == 0 else ladder.applied(draw):
-                tables += _ask(ladder.model, due, draw)
-    return stack(tables)
+                tables = _ask(ladder.model, [probes[index] for index in due], draw)
+            for index, table in zip(due, tables, strict=True):
+                answers[index].append((draw, table))
+    return stack([_labelled(probe, given) for probe, given in zip(probes, answers, strict=True)])
 
 
 def _check_names(probes: Sequence[Ask]) -> None:
@@ -137,28 +142,41 @@ def _ask(model: Any, probes: Sequence[Ask], draw: Draw) -> list[pd.DataFrame]:
     tables = []
     for probe in probes:
         try:
-            tables.append(_labelled(answer(probe), probe, draw))
+            tables.append(_checked(answer(probe)))
         except Exception as error:
             error.add_note(f"probe {name_of(probe)!r} on rung {draw.rung}, chain {draw.chain}, draw {draw.index}")
             raise
     return tables
 
 
-def _labelled(table: pd.DataFrame, probe: Ask, draw: Draw) -> pd.DataFrame:
-    """The probe's table with the columns of the sweep in front."""
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, if it has the columns of an answer and none of the sweep's."""
     lacking = [column for column in ("measure", "value") if column not in getattr(table, "columns", ())]
     if lacking:
         raise ValueError(f"a probe's table needs the columns 'measure' and 'value'; {lacking} missing in:\n{table!r}")
     taken = [column for column in table.columns if column in {*PLACE, "probe", "higher", "binary"}]
     if taken:
         raise ValueError(f"a probe's table may not have the columns {taken}, they are the sweep's: rename them")
-    declared = getattr(probe, "measures", {})
-    place = (draw.rung, draw.target, draw.rise, draw.heldout_rise, draw.verdict, draw.chain, draw.index)
-    row: dict[str, Any] = dict(zip([*PLACE, "probe"], [*place, name_of(probe)], strict=True))
-    read = {name: table["measure"].map(lambda m, f=name: getattr(declared.get(m), f, None)) for name in READING[3:]}
-    chance = read["chance"].astype(float)
-    if "chance" in table:
-        chance = table["chance"].astype(float).fillna(chance)
-    kinds = {name: read[name].astype("boolean") for name in ("higher", "binary")}
-    labelled = table.assign(**row, value=table["value"].astype(float), chance=chance, **kinds)
-    return labelled[[*PLACE, *READING, *(column for column in table.columns if column not in READING)]]
+    return table
+
+
+def _labelled(probe: Ask, answers: Sequence[Answer]) -> pd.DataFrame:
+    """All answers of one probe, with the columns of the sweep in front."""
+    table = stack([answer for _, answer in answers])
+    place = pd.DataFrame([_place(draw) for draw, _ in answers], columns=PLACE)
+    place = place.loc[place.index.repeat([len(answer) for _, answer in answers])].reset_index(drop=True)
+    declared: Mapping[str, Measure] = getattr(probe, "measures", {})
+    chance = table["measure"].map({name: measure.chance for name, measure in declared.items()}).astype(float)
+    reading: dict[str, Any] = {
+        "probe": name_of(probe),
+        "measure": table["measure"],
+        "value": table["value"].astype(float),
+        "chance": table["chance"].astype(float).fillna(chance) if "chance" in table else chance,
+        "higher": table["measure"].map({name: measure.higher for name, measure in declared.items()}).astype("boolean"),
+        "binary": table["measure"].map({name: measure.binary for name, measure in declared.items()}).astype("boolean"),
+    }
+    return pd.concat([place.assign(**reading), table.drop(columns=READING, errors="ignore")], axis=1)
+
+
+def _place(draw: Draw) -> list[Any]:
+    return [draw.rung, draw.target, draw.rise, draw.heldout_rise, draw.verdict, draw.chain, draw.index]

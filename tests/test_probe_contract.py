@@ -126,3 +126,12 @@ def test_its_claim_is_decided_with_a_yes_or_a_no(name, model):
     table = claim(model)
     assert list(table["measure"]) == ["holds"] and table["value"].item() in (0.0, 1.0)
     assert claim.statement in claim.name
+
+
+@pytest.mark.parametrize("family", toys.FAMILIES)
+def test_it_works_on_other_families_and_in_half_precision(family):
+    model = toys.family(family)
+    tables = {name: build(toys.subject(model))(model) for name, build in PROBES.items()}
+    assert all(np.isfinite(table["value"]).all() for table in tables.values())
+    roles = tables["patching"].query("measure == 'role recovery' and site == 'resid_pre' and layer == 0")
+    assert roles.set_index("role")["value"].to_dict() == pytest.approx({"changed": 1, "answer": 0}, abs=1e-3)

@@ -45,6 +45,40 @@ def bridge(**settings):
     return build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config, model_name="toy").eval()
 
 
+FAMILIES = ("gpt2", "neox", "qwen2", "native", "bfloat16")
+
+
+def family(name):
+    """A small random bridge of another family, or the Llama in half precision."""
+    from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        GPTNeoXConfig,
+        GPTNeoXForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
+
+    if name == "native":
+        sizes = {"d_model": 8, "d_head": 4, "n_heads": 2, "n_layers": 2, "n_ctx": 32, "d_vocab": VOCABULARY}
+        with torch.random.fork_rng():
+            return TransformerBridge.boot_native(TransformerBridgeConfig(**sizes, act_fn="relu", seed=0)).eval()
+    common = {"vocab_size": VOCABULARY, "initializer_range": 0.5}
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    make = {
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**common, n_embd=8, n_layer=2, n_head=2, n_positions=32)),
+        "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**common, **sizes)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**common, **sizes, num_key_value_heads=2)),
+        "bfloat16": lambda: llama().bfloat16(),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make[name]().eval()
+    return build_bridge_from_module(model, type(model).__name__, hf_config=model.config, model_name="toy").eval()
+
+
 class Sample(NamedTuple):
     tokens: Tensor
     kind: np.ndarray
