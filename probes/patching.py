@@ -23,6 +23,7 @@ SITES = {"resid_pre": "hook_resid_pre", "attn_out": "hook_attn_out", "mlp_out": 
 POSITIONS = ("all", "changed", "answer")
 DIRECTIONS = ("denoise", "noise")
 BATCH = 128  # patched sequences a forward pass
+MOST = 0.75  # share of pairs that the default claim wants answered
 
 
 class Run(NamedTuple):
@@ -133,7 +134,8 @@ class Patching:
         """The answer reaches the answer position in the block where it did at w*.
 
         Block b is the first after which at least half of the recovery (role "answer", resid_pre, denoising) is there.
-        The claim asks for the same block, and that the mean logit difference still has the right sign in both runs.
+        The claim asks for the same block, and that the model still answers: in at least three quarters of the pairs the
+        logit difference is positive in the clean run and negative in the corrupted one (a quarter by guessing).
 
         Raises:
             ValueError: If the block is unknown, or this probe does not patch resid_pre at the answer by denoising.
@@ -148,7 +150,7 @@ class Patching:
                 f"and this probe has sites={self.sites}, positions={self.positions!r}, direction={self.direction!r}"
             )
         statement = f"the answer reaches the position that predicts it in block {self.block}"
-        return Claim(self, statement, lambda table: _signs_right(table) and _block(table) == self.block)
+        return Claim(self, statement, lambda table: _answered(table) >= MOST and _block(table) == self.block)
 
     @torch.no_grad()
     def __call__(self, model: Any) -> pd.DataFrame:
@@ -238,9 +240,11 @@ def _recovery(cells: pd.DataFrame, clean: Run, corrupted: Run, measure: str, key
     return table[["site", "layer", key]].assign(measure=measure, value=value)
 
 
-def _signs_right(table: pd.DataFrame) -> bool:
-    means = table.groupby("measure")["value"].mean()
-    return bool(means["clean"] > 0 > means["corrupted"])
+def _answered(table: pd.DataFrame) -> float:
+    """Share of the pairs whose clean and corrupted prompts both draw their own answer rather than the other's."""
+    unpatched = table[table["measure"].isin(["clean", "corrupted"])]
+    by_pair = unpatched.pivot_table(index="example", columns="measure", values="value")
+    return float(((by_pair["clean"] > 0) & (by_pair["corrupted"] < 0)).mean())
 
 
 def _block(table: pd.DataFrame) -> int:

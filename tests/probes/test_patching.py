@@ -178,7 +178,7 @@ def test_a_model_that_cannot_tell_the_prompts_apart_has_no_recovery():
     assert (found["value"] == 0).all()
 
 
-def test_the_claim_names_the_block_and_needs_the_right_signs(model):
+def test_the_claim_names_the_block_and_needs_most_pairs_answered(model):
     probe = replace(Patching(*PAIRS), block=1)
     answers = probe(model)
 
@@ -189,6 +189,7 @@ def test_the_claim_names_the_block_and_needs_the_right_signs(model):
             changed.loc[at_answer & (answers["site"] == "resid_pre") & (answers["layer"] == layer), "value"] = value
         changed.loc[answers["measure"] == "clean", "value"] = clean
         changed.loc[answers["measure"] == "corrupted", "value"] = corrupted
+        changed.loc[(answers["measure"] == "clean") & (answers["example"] == 0), "value"] = -1.0  # one of six may fail
         return probe.claim().check(changed)
 
     assert "block 1" in probe.claim().statement
@@ -197,11 +198,11 @@ def test_the_claim_names_the_block_and_needs_the_right_signs(model):
     assert not told(2.0, 0.5, 0.0, 0.1)  # the corrupted prompt no longer draws the wrong answer
 
 
-def test_the_built_claim_holds_at_the_trained_weights_when_signs_are_right(model):
+def test_the_built_claim_is_about_the_block_found_in_the_model(model):
     probe = Patching.build(toys.subject(model), n=4)
-    table = probe(model)
-    means = table.groupby("measure")["value"].mean()
-    assert probe.claim().check(table) == bool(means["clean"] > 0 > means["corrupted"])
+    recovery = rows(probe(model), "role recovery", site="resid_pre", role="answer").set_index("layer")["value"]
+    assert probe.block == (0 if recovery[1] >= 0.5 else 1)
+    assert f"block {probe.block}" in probe.claim().statement
 
 
 @pytest.mark.parametrize(
