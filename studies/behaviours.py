@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from studies.retention import HalfRetention, half_retention, retention
+from studies.retention import SIGNAL, HalfRetention, half_retention, retention
 from studies.statistics import intervals
 
 BEHAVIOUR = ["probe", "measure", "behaviour"]
@@ -64,10 +64,10 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     where = draws.groupby([*KEY, "rung"], observed=True)[["rise", "heldout_rise"]].mean().reset_index()
     out = intervals(draws, [*KEY, "rung"], "value").merge(where, on=[*KEY, "rung"])
     out = out.merge(rungs(table)[["dial", "rung", "target", "verdict"]], on=["dial", "rung"])
-    out = out.merge(starts(table), on=KEY, how="left")
+    out = out.merge(starts(table), on=KEY)
     out["label"] = _labels(out)
     for limit in ("low", "high"):
-        out[limit] = out[limit].mask(out["binary"] == True, out[limit].clip(0, 1))  # noqa: E712 (missing is not binary)
+        out[limit] = out[limit].mask(out["binary"], out[limit].clip(0, 1))
     return _with_retention(out).sort_values([*KEY, "rung"], ignore_index=True)
 
 
@@ -94,7 +94,9 @@ def starts(table: pd.DataFrame) -> pd.DataFrame:
     prior = followed[followed["verdict"] == "prior"].groupby(KEY, observed=True)["value"].mean()
     out["chance"] = out["chance"].fillna(prior).astype(float)
     guessing = np.sqrt((out["chance"] * (1 - out["chance"])).clip(lower=0) / out["examples"].where(out["examples"] > 0))
-    out["start_se"] = out["start_se"].mask(out["binary"] == True, np.fmax(out["start_se"], guessing))  # noqa: E712
+    out["higher"] = out["higher"].astype("boolean").fillna(True).astype(bool)
+    out["binary"] = out["binary"].astype("boolean").fillna(False).astype(bool)
+    out["start_se"] = out["start_se"].mask(out["binary"], np.fmax(out["start_se"], guessing))
     return _plain(out.reset_index())
 
 
@@ -205,7 +207,9 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_retention(frame: pd.DataFrame) -> pd.DataFrame:
-    kept = {name: retention(frame[name], frame["start"], frame["chance"]) for name in ("mean", "low", "high")}
+    gap = (frame["start"] - frame["chance"]) * np.where(frame["higher"], 1, -1)
+    chance = frame["chance"].where(gap > SIGNAL * frame["start_se"].fillna(0))
+    kept = {name: retention(frame[name], frame["start"], chance) for name in ("mean", "low", "high")}
     low, high = np.fmin(kept["low"], kept["high"]), np.fmax(kept["low"], kept["high"])
     return frame.assign(retention=kept["mean"], retention_low=low, retention_high=high)
 

@@ -29,9 +29,9 @@ class Planted(NamedTuple):
 
 
 BEHAVIOURS = (
-    Planted("recall", "accuracy", "canary 1 copy", 0.07, 1 / 31, True, True, 0.05, 0.2),
+    Planted("recall", "recitation", "canary x1", 0.05, 1 / 31, True, False, 0.05, 0.2),
     *(
-        Planted("recall", "accuracy", f"canary {2**k} copies", min(1.0, 0.4 + 0.2 * k), 1 / 31, True, True, half, iso)
+        Planted("recall", "recitation", f"canary x{2**k}", min(1.0, 0.4 + 0.2 * k), 1 / 31, True, False, half, iso)
         for k, half, iso in ((2, 0.02, 0.28), (3, 0.055, 0.5), (4, 0.08, 0.62), (5, 0.115, 0.7), (6, 0.15, 0.8))
     ),
     Planted("recall", "accuracy", "facts frequent", 1.0, 1 / 16, True, True, 2.6, 2.5),
@@ -42,9 +42,9 @@ BEHAVIOURS = (
     Planted("recall", "accuracy", "retrieval", 1.0, 1 / 8, True, True, 0.29, 0.75),
     Planted("recall", "accuracy", "addition seen", 1.0, 1 / 31, True, True, 0.42, 0.3),
     Planted("recall", "accuracy", "addition held out", 0.97, 1 / 31, True, True, 0.35, 0.24),
-    Planted("induction", "accuracy", "induction", 0.99, 1 / 31, True, True, 1.1, 1.3),
-    Planted("kinds", "loss", "markov", 2.58, 3.43, False, False, 1.2, 1.4),
-    Planted("kinds", "loss", "story", 0.95, 4.0, False, False, 0.9, 1.0),
+    Planted("induction", "accuracy", "induction", 0.99, 1 / 31, True, False, 1.1, 1.3),
+    Planted("kinds", "excess", "markov", 0.03, 0.85, False, False, 1.2, 1.4),
+    Planted("kinds", "excess", "markov2", 0.2, 1.1, False, False, 0.9, 1.0),
 )
 
 
@@ -60,7 +60,7 @@ def draws_of(dial, rng):
 
 
 def rows_of(planted, draws, rng, examples):
-    """Per-example rows of one behaviour on every draw, with a chain effect on log E½; the questions are the same for all."""
+    """Per-example rows of one behaviour on every draw, a chain effect on log E½, the same questions for all."""
     half = planted.isotropic if draws["dial"].iloc[0] == "isotropic" else planted.natural
     wobble = 0.1 * rng.standard_normal(CHAINS + 1)[draws["chain"]] + 0.03 * rng.standard_normal(len(draws))
     kept = 1 / (1 + (draws["rise"].to_numpy() / (half * np.exp(wobble))) ** 2.5)

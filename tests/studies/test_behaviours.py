@@ -59,7 +59,7 @@ def test_the_planted_scales_are_found(ranks, planted):
 
 
 def test_scales_outside_the_ladder_are_bounds(ranks):
-    left = one(ranks, dial="natural", behaviour="canary 4 copies")
+    left = one(ranks, dial="natural", behaviour="canary x4")
     right = one(ranks, dial="natural", behaviour="facts frequent")
     assert (left["censored"], left["low"], left["rank"], left["verdict"]) == ("left", 0.0, 1.0, "suspect")
     assert (right["censored"], right["high"]) == ("right", np.inf)
@@ -68,13 +68,13 @@ def test_scales_outside_the_ladder_are_bounds(ranks):
 
 
 def test_a_behaviour_at_chance_is_said_and_not_ranked(ranks):
-    row = one(ranks, dial="natural", behaviour="canary 1 copy")
+    row = one(ranks, dial="natural", behaviour="canary x1")
     assert np.isnan(row["value"]) and np.isnan(row["rank"])
     assert "not above chance" in row["reason"]
 
 
 def test_every_scale_carries_the_worst_verdict_around_it(ranks):
-    assert one(ranks, dial="natural", behaviour="canary 8 copies")["verdict"] == "suspect"
+    assert one(ranks, dial="natural", behaviour="canary x8")["verdict"] == "suspect"
     assert one(ranks, dial="natural", behaviour="retrieval")["verdict"] == "ok (heated only)"
     assert one(ranks, dial="isotropic", behaviour="retrieval")["verdict"] == "ok"
 
@@ -94,9 +94,9 @@ def test_prior_draws_stand_in_for_a_missing_chance_level(table):
 
 
 def test_labels_name_the_measure_only_where_behaviours_share_a_name(table):
-    rows = table[table["behaviour"].isin(["markov", "story"])]
+    rows = table[table["behaviour"].isin(["markov", "markov2"])]
     doubled = pd.concat([rows, rows[rows["behaviour"] == "markov"].assign(measure="accuracy", higher=True)])
-    assert set(ranking(doubled)["label"]) == {"markov (loss)", "markov (accuracy)", "story"}
+    assert set(ranking(doubled)["label"]) == {"markov (excess)", "markov (accuracy)", "markov2"}
 
 
 def test_claims_keep_an_honest_width_at_both_ends(table):

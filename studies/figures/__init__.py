@@ -1,0 +1,9 @@
+"""The figures of a study: drawing only, from tables; every figure shows the verdicts its numbers rest on."""
+
+from studies.figures.half_scales import ranking
+from studies.figures.heat_maps import heat_maps
+from studies.figures.sampling import traces, verdicts
+from studies.figures.style import png
+from studies.figures.survival_curves import survival
+
+__all__ = ["heat_maps", "png", "ranking", "survival", "traces", "verdicts"]
