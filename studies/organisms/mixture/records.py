@@ -77,7 +77,7 @@ class Records:
         count = -(-self.length // self.width)
         uniform = rng.random((n, count))
         chosen = np.searchsorted(self.weights.cumsum(), uniform, side="right").clip(max=len(self.weights) - 1)
-        return self.records[chosen].reshape(n, -1)[:, : self.length]
+        return self.records[chosen].reshape(n, count * self.width)[:, : self.length]
 
     def score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Entropy and surprisal of every token given its prefix, each (n, length), in nats."""

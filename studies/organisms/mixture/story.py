@@ -66,8 +66,9 @@ class Story:
         answers = np.take_along_axis(chosen, asked, axis=1)
         fixed = [np.full_like(answers, token) for token in (question, mark, prefix)]
         questions = np.stack([fixed[0], self.attributes[asked], fixed[1], fixed[2], answers], axis=-1)
-        n = len(order)
-        return np.concatenate([sentences.reshape(n, -1), questions.reshape(n, -1), np.full((n, 1), stop)], axis=1)
+        n, sentence_tokens = len(order), 4 * len(self.attributes)
+        parts = [sentences.reshape(n, sentence_tokens), questions.reshape(n, 10), np.full((n, 1), stop)]
+        return np.concatenate(parts, axis=1)
 
     def _profile(self) -> np.ndarray:
         """Entropy by position, in nats."""

@@ -49,13 +49,13 @@ class Recipe:
     steps: int = 12_000
     rate: float = 3e-3
     batch: int = 64
-    decay: float = 0.1
+    decay: float = 0.5
     warmup: int = 200
     spread: float = 0.04
     seed: int = 0
 
 
-RECIPES = {"small": Recipe(), "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=8_000)}
+RECIPES = {"small": Recipe(), "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=6_000, decay=0.2)}
 
 
 def build(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:

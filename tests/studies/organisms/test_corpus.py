@@ -190,6 +190,12 @@ def test_pairs_differ_in_one_value(corpus):
     assert (pairs.clean[rows, changed] == pairs.answer).all() and (pairs.corrupted[rows, changed] == pairs.wrong).all()
 
 
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_small_samples_keep_their_form(corpus, n):
+    sample = corpus.heldout(n, seed=1)
+    assert sample.tokens.shape == (n, 32) and sample.surprisal.shape == (n, 31) and len(sample.kind) == n
+
+
 def test_unknown_kind_lists_the_kinds(corpus):
     with pytest.raises(ValueError, match="'poems'.*markov2"):
         corpus.of_kind("poems", 1, 0)
