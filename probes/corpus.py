@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -101,3 +102,25 @@ class Corpus(Protocol):
 
     def pairs(self, n: int, seed: int) -> Pairs:
         """Clean and corrupted prompts."""
+
+
+def check_pairs(clean: Tensor, corrupted: Tensor, position: Tensor, answer: Tensor, wrong: Tensor) -> None:
+    """Refuse pairs that cannot be patched into each other.
+
+    Raises:
+        ValueError: If lengths differ, positions lie outside, or a pair has one prompt or one answer only.
+    """
+    if clean.ndim != 2 or clean.shape != corrupted.shape:
+        raise ValueError(
+            f"clean and corrupted prompts must have equal shapes (pairs, tokens), got {tuple(clean.shape)} and "
+            f"{tuple(corrupted.shape)}: a patch needs matching positions, so make each pair equally long, e.g. by "
+            "swapping words for words with as many tokens"
+        )
+    for name, value in {"position": position, "answer": answer, "wrong": wrong}.items():
+        if value.shape != (len(clean),):
+            raise ValueError(f"{name} needs one entry for each of {len(clean)} pairs, got shape {tuple(value.shape)}")
+    if len(clean) == 0 or position.min() < 0 or position.max() >= clean.shape[1]:
+        raise ValueError(f"position must lie in 0..{clean.shape[1] - 1} for at least one pair, got {position.tolist()}")
+    same = torch.nonzero((clean == corrupted).all(1) | (answer == wrong)).flatten().tolist()
+    if same:
+        raise ValueError(f"pairs {same} have identical prompts or identical answers, so no patch can tell: drop them")

@@ -19,6 +19,8 @@ from probes.predictions import BATCH, predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.tables import stack
 
+TIE = 0.9  # heads with this share of the highest score count as equals
+
 
 @dataclass(frozen=True, eq=False)
 class Induction:
@@ -37,7 +39,7 @@ class Induction:
         tokens: Token ids, shape (n, T).
         period: P of each sequence, shape (n,).
         start: First token of the repetition, e.g. 1 behind a marker.
-        head: (layer, head) of the default claim, found at w* by `build`.
+        heads: (layer, head) pairs of the default claim, found at w* by `build`.
 
     >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
     >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
@@ -57,7 +59,7 @@ class Induction:
     tokens: Tensor
     period: Tensor
     start: int = 0
-    head: tuple[int, int] | None = None
+    heads: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse sequences that do not repeat as said."""
@@ -116,7 +118,7 @@ class Induction:
         """Induction on the organism's own repeated sequences, or on random tokens of a given vocabulary.
 
         Args:
-            subject: What to ask; its model's strongest head is what the default claim is about.
+            subject: What to ask; its model's strongest heads are what the default claim is about.
             n: Sequences.
             seed: Of the sequences.
             kind: Kind of the organism's corpus: a marker, then a repeating text. Ignored if there is a vocabulary.
@@ -132,19 +134,24 @@ class Induction:
         else:
             sample = _corpus(subject).of_kind(kind, n, seed)
             probe = cls(sample.tokens, periods(sample.tokens, start=1), start=1)
-        return replace(probe, head=_strongest(probe(subject.model)))
+        return replace(probe, heads=_strongest(probe(subject.model), TIE))
 
     def claim(self) -> Claim:
-        """The head with the highest mean prefix matching is the one that had it at w*.
+        """The head with the highest mean prefix matching is one of those that had it at w*.
+
+        One of those, because induction heads come in groups of equals whose order says nothing: all heads whose mean
+        at w* is at least 0.9 of the highest.
 
         Raises:
-            ValueError: If that head is unknown.
+            ValueError: If those heads are unknown.
         """
-        if self.head is None:
-            raise ValueError("the default claim needs the head found at w*: use Induction.build(subject) or give head=")
-        layer, head = self.head
-        statement = f"head {layer}.{head} is the strongest induction head"
-        return Claim(self, statement, lambda table: _strongest(table) == self.head)
+        if not self.heads:
+            raise ValueError(
+                "the default claim needs the heads found at w*: use Induction.build(subject) or give heads="
+            )
+        heads = list(self.heads)
+        names = " or ".join(f"{layer}.{head}" for layer, head in sorted(heads))
+        return Claim(self, f"the strongest induction head is {names}", lambda table: _strongest(table)[0] in heads)
 
     def __call__(self, model: Any) -> pd.DataFrame:
         """Read the heads and the predictions; see the class for the rows."""
@@ -232,9 +239,9 @@ def _corpus(subject: Subject) -> Any:
         raise ValueError(f"{error}; or give vocabulary=[token ids] for random repeated sequences") from None
 
 
-def _strongest(table: pd.DataFrame) -> tuple[int, int]:
-    """(layer, head) with the highest mean prefix matching; the first of equals."""
-    heads = table[table["measure"] == "prefix matching"]
-    means = heads.groupby(["layer", "head"], as_index=False)["value"].mean()
-    first = means.loc[means["value"].idxmax()]
-    return int(first["layer"]), int(first["head"])
+def _strongest(table: pd.DataFrame, least: float = 1.0) -> tuple[tuple[int, int], ...]:
+    """(layer, head) of the heads with at least the share `least` of the highest mean prefix matching, highest first."""
+    rows = table[table["measure"] == "prefix matching"]
+    means = rows.groupby(["layer", "head"], as_index=False)["value"].mean()
+    kept = means[means["value"] >= least * means["value"].max()].sort_values("value", ascending=False, kind="stable")
+    return tuple((int(layer), int(head)) for layer, head in zip(kept["layer"], kept["head"], strict=True))

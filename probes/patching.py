@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from probes.corpus import check_pairs
 from probes.hooks import device_of, record, replaced, require_bridge
 from probes.predictions import logits_at
 from probes.probe import Claim, Measure, Subject, known_settings, positive
@@ -22,6 +23,7 @@ from probes.tables import stack
 SITES = {"resid_pre": "hook_resid_pre", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
 POSITIONS = ("all", "changed", "answer")
 DIRECTIONS = ("denoise", "noise")
+ROLES = ("before", "changed", "changed+1", "changed+2", "between", "answer-3", "answer-2", "answer-1", "answer")
 BATCH = 128  # patched sequences a forward pass
 MOST = 0.75  # share of pairs that the default claim wants answered
 
@@ -46,12 +48,14 @@ class Patching:
     Denoising puts clean activations into the corrupted run, noising corrupted ones into the clean run. Rows:
 
     - `clean`, `corrupted`: m of the two unpatched runs; key `example`.
-    - `logit_diff`: m with one patch; keys `example`, `site`, `layer`, `position`, and `role` of that position in that
-      pair: "changed" (the prompts differ there), "answer" (the answer is predicted there) or "other".
+    - `logit_diff`: m with one patch; keys `example`, `site`, `layer`, `position`, and the `role` of that position in
+      that pair, one of `ROLES`: "changed" (the prompts differ there), "changed+1" and "changed+2" (behind the last
+      such), "answer" (the answer is predicted there), "answer-3" to "answer-1", "before" and "between" for the rest.
     - `recovery`: (mean m_patched - mean m_corrupted) / (mean m_clean - mean m_corrupted), means over the examples of a
       cell; keys `site`, `layer`, `position`. In both directions 1 is the clean run and 0 the corrupted one. A ratio of
       means, since ratios of single pairs have no finite variance; a cell whose denominator is 0 has no row.
-    - `role recovery`: the same over all cells of one role; keys `site`, `layer`, `role`.
+    - `role recovery`: the same over all cells of one role; keys `site`, `layer`, `role`. Where the decisive token does
+      not stand at one place in all pairs this is the map to look at: by position it is smeared out.
 
     A patch that would replace a vector by an equal one is not run but has its value filled in, and nothing after the
     answer position is run: exact for causal models, and about a third of the work in full. `resid_mid` is not offered,
@@ -67,7 +71,7 @@ class Patching:
         positions: "all" (up to the last answer position), "changed", "answer", or indices.
         direction: "denoise" or "noise".
         draws: How many draws per chain and rung are worth the cost.
-        block: Block of the default claim, found at w* by `build`.
+        route: Blocks (a, b) of the default claim, found at w* by `build`.
 
     >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
     >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
@@ -97,11 +101,11 @@ class Patching:
     positions: str | tuple[int, ...] = "all"
     direction: Literal["denoise", "noise"] = "denoise"
     draws: int = 2
-    block: int | None = None
+    route: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse pairs and settings that cannot be patched."""
-        _check_pairs(self.clean, self.corrupted, self.position, self.answer, self.wrong)
+        check_pairs(self.clean, self.corrupted, self.position, self.answer, self.wrong)
         _check_settings(self.sites, self.positions, self.direction, self.clean.shape[1])
 
     @classmethod
@@ -117,7 +121,7 @@ class Patching:
         direction: Literal["denoise", "noise"] = "denoise",
         draws: int = 2,
     ) -> Self:
-        """Patching on `n` pairs of the organism's corpus; the block of its claim is read off the subject's model.
+        """Patching on `n` pairs of the organism's corpus; the route of its claim is read off the subject's model.
 
         Raises:
             ValueError: If the subject has no corpus with `pairs`, or a setting is unknown or out of range.
@@ -127,30 +131,32 @@ class Patching:
         chosen = (sites,) if isinstance(sites, str) else tuple(sites)
         data = (pairs.clean, pairs.corrupted, pairs.position, pairs.answer, pairs.wrong)
         probe = cls(*data, sites=chosen, positions=where, direction=direction, draws=positive(cls.name, "draws", draws))
-        short = replace(probe, sites=("resid_pre",), positions="answer", direction="denoise")
-        return replace(probe, block=_block(short(subject.model)))
+        stream = replace(probe, sites=("resid_pre",), positions="all", direction="denoise")
+        return replace(probe, route=_route(stream(subject.model)))
 
     def claim(self) -> Claim:
-        """The answer reaches the answer position in the block where it did at w*.
+        """The answer moves from the changed token to the answer position between the same blocks as at w*.
 
-        Block b is the first after which at least half of the recovery (role "answer", resid_pre, denoising) is there.
-        The claim asks for the same block, and that the model still answers: in at least three quarters of the pairs the
-        logit difference is positive in the clean run and negative in the corrupted one (a quarter by guessing).
+        With the role recovery of resid_pre by denoising: block a is the last one that at least half of it enters at the
+        changed token, block b the first one that at least half of it leaves at the answer position. The claim asks for
+        the same a and b, and that the model still answers: in at least three quarters of the pairs the logit difference
+        is positive in the clean run and negative in the corrupted one (a quarter by guessing).
 
         Raises:
-            ValueError: If the block is unknown, or this probe does not patch resid_pre at the answer by denoising.
+            ValueError: If the route is unknown, or this probe does not patch resid_pre everywhere by denoising.
         """
-        if self.block is None:
+        if self.route is None:
             raise ValueError(
-                "the default claim needs the block found at w*: use Patching.build(subject) or give block="
+                "the default claim needs the route found at w*: use Patching.build(subject) or give route="
             )
-        if "resid_pre" not in self.sites or self.positions not in ("all", "answer") or self.direction != "denoise":
+        if "resid_pre" not in self.sites or self.positions != "all" or self.direction != "denoise":
             raise ValueError(
-                "the default claim reads resid_pre at the answer position (positions 'all' or 'answer') by denoising, "
-                f"and this probe has sites={self.sites}, positions={self.positions!r}, direction={self.direction!r}"
+                "the default claim needs resid_pre among the sites, positions='all' and direction='denoise', and this "
+                f"probe has sites={self.sites}, positions={self.positions!r}, direction={self.direction!r}"
             )
-        statement = f"the answer reaches the position that predicts it in block {self.block}"
-        return Claim(self, statement, lambda table: _answered(table) >= MOST and _block(table) == self.block)
+        leaves, arrives = self.route
+        statement = f"the answer leaves the token that decides it in block {leaves} and arrives in block {arrives}"
+        return Claim(self, statement, lambda table: _answered(table) >= MOST and _route(table) == self.route)
 
     @torch.no_grad()
     def __call__(self, model: Any) -> pd.DataFrame:
@@ -186,8 +192,12 @@ class Patching:
     def _roles(self, stop: int) -> np.ndarray:
         """Role of every position in every pair, shape (n, stop)."""
         changed = (self.clean != self.corrupted)[:, :stop].cpu().numpy()
-        answers = np.arange(stop) == self.position.cpu().numpy()[:, None]
-        return np.where(changed, "changed", np.where(answers, "answer", "other"))
+        place = np.arange(stop)
+        to_answer = self.position.cpu().numpy()[:, None] - place
+        since = place - np.where(changed, place, -1).max(1, keepdims=True)
+        is_role = [changed, *(to_answer == steps for steps in range(4)), since == 1, since == 2, since > 2]
+        names = ["changed", "answer", *(f"answer-{steps}" for steps in (1, 2, 3)), "changed+1", "changed+2", "between"]
+        return np.select(is_role, names, default="before")
 
     def _selected(self, stop: int) -> np.ndarray:
         """Which (pair, position) cells are asked for, shape (n, stop)."""
@@ -230,10 +240,10 @@ def _unpatched(clean: Run, corrupted: Run) -> pd.DataFrame:
 
 
 def _recovery(cells: pd.DataFrame, clean: Run, corrupted: Run, measure: str, key: str) -> pd.DataFrame:
-    """Ratio of means by site, layer and `key`; rows of the role "other" have no common meaning and are left out."""
+    """Ratio of means by site, layer and `key`."""
     example = cells["example"].to_numpy()
     both = cells.assign(clean=clean.difference.numpy()[example], corrupted=corrupted.difference.numpy()[example])
-    means = both[both[key] != "other"].groupby(["site", "layer", key], sort=False, as_index=False)
+    means = both.groupby(["site", "layer", key], sort=False, as_index=False)
     table = means[["value", "clean", "corrupted"]].mean()
     table = table[table["clean"] != table["corrupted"]]
     value = (table["value"] - table["corrupted"]) / (table["clean"] - table["corrupted"])
@@ -247,32 +257,16 @@ def _answered(table: pd.DataFrame) -> float:
     return float(((by_pair["clean"] > 0) & (by_pair["corrupted"] < 0)).mean())
 
 
-def _block(table: pd.DataFrame) -> int:
-    """First block after which at least half of the answer's information is at the answer position.
+def _route(table: pd.DataFrame) -> tuple[int, int]:
+    """Blocks in which the answer leaves the changed token and arrives at the answer position; see `Patching.claim`.
 
-    What enters block b + 1 is what left block b. After the last block all of it is there: the logits are read there.
+    What enters block b + 1 is what left block b. After the last block all of it has arrived: the logits are read there.
     """
-    kept = table[(table["measure"] == "role recovery") & (table["site"] == "resid_pre") & (table["role"] == "answer")]
-    by_layer = kept.sort_values("layer")
-    there = by_layer.loc[by_layer["value"] >= 0.5, "layer"]
-    return max(int(there.min()) - 1, 0) if len(there) else int(table["layer"].max())
-
-
-def _check_pairs(clean: Tensor, corrupted: Tensor, position: Tensor, answer: Tensor, wrong: Tensor) -> None:
-    if clean.ndim != 2 or clean.shape != corrupted.shape:
-        raise ValueError(
-            f"clean and corrupted prompts must have equal shapes (pairs, tokens), got {tuple(clean.shape)} and "
-            f"{tuple(corrupted.shape)}: a patch needs matching positions, so make each pair equally long, e.g. by "
-            "swapping words for words with as many tokens"
-        )
-    for name, value in {"position": position, "answer": answer, "wrong": wrong}.items():
-        if value.shape != (len(clean),):
-            raise ValueError(f"{name} needs one entry for each of {len(clean)} pairs, got shape {tuple(value.shape)}")
-    if len(clean) == 0 or position.min() < 0 or position.max() >= clean.shape[1]:
-        raise ValueError(f"position must lie in 0..{clean.shape[1] - 1} for at least one pair, got {position.tolist()}")
-    same = torch.nonzero((clean == corrupted).all(1) | (answer == wrong)).flatten().tolist()
-    if same:
-        raise ValueError(f"pairs {same} have identical prompts or identical answers, so no patch can tell: drop them")
+    stream = table[(table["measure"] == "role recovery") & (table["site"] == "resid_pre") & (table["value"] >= 0.5)]
+    entered = stream.loc[stream["role"] == "changed", "layer"]
+    there = stream.loc[stream["role"] == "answer", "layer"]
+    leaves = int(entered.max()) if len(entered) else 0
+    return leaves, max(int(there.min()) - 1, 0) if len(there) else int(table["layer"].max())
 
 
 def _check_settings(sites: tuple[str, ...], positions: str | tuple[int, ...], direction: str, length: int) -> None:

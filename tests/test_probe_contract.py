@@ -134,4 +134,5 @@ def test_it_works_on_other_families_and_in_half_precision(family):
     tables = {name: build(toys.subject(model))(model) for name, build in PROBES.items()}
     assert all(np.isfinite(table["value"]).all() for table in tables.values())
     roles = tables["patching"].query("measure == 'role recovery' and site == 'resid_pre' and layer == 0")
-    assert roles.set_index("role")["value"].to_dict() == pytest.approx({"changed": 1, "answer": 0}, abs=1e-3)
+    value = roles.set_index("role")["value"]
+    assert value.to_dict() == pytest.approx(dict.fromkeys(value.index, 0) | {"changed": 1}, abs=1e-3)

@@ -8,6 +8,7 @@ import torch
 
 from probes import Patching
 from probes.hooks import record
+from probes.patching import ROLES
 from tests.probes import toys
 
 PAIRS = toys.Corpus().pairs(6, seed=3)
@@ -179,30 +180,42 @@ def test_a_model_that_cannot_tell_the_prompts_apart_has_no_recovery():
 
 
 def test_the_claim_names_the_block_and_needs_most_pairs_answered(model):
-    probe = replace(Patching(*PAIRS), block=1)
+    probe = replace(Patching(*PAIRS), route=(1, 1))
     answers = probe(model)
 
-    def told(clean, corrupted, *recoveries):
+    def told(clean, corrupted, changed_one, answer_one):
         changed = answers.copy()
-        at_answer = (answers["measure"] == "role recovery") & (answers["role"] == "answer")
-        for layer, value in enumerate(recoveries):
-            changed.loc[at_answer & (answers["site"] == "resid_pre") & (answers["layer"] == layer), "value"] = value
+        entering = (answers["measure"] == "role recovery") & (answers["site"] == "resid_pre") & (answers["layer"] == 1)
+        changed.loc[entering & (answers["role"] == "changed"), "value"] = changed_one
+        changed.loc[entering & (answers["role"] == "answer"), "value"] = answer_one
         changed.loc[answers["measure"] == "clean", "value"] = clean
         changed.loc[answers["measure"] == "corrupted", "value"] = corrupted
         changed.loc[(answers["measure"] == "clean") & (answers["example"] == 0), "value"] = -1.0  # one of six may fail
         return probe.claim().check(changed)
 
-    assert "block 1" in probe.claim().statement
-    assert told(2.0, -2.0, 0.0, 0.1)  # not there before block 1: it arrives in the last one
-    assert not told(2.0, -2.0, 0.0, 0.9)  # arrives in block 0
-    assert not told(2.0, 0.5, 0.0, 0.1)  # the corrupted prompt no longer draws the wrong answer
+    assert probe.claim().statement.endswith("in block 1 and arrives in block 1")
+    assert told(2.0, -2.0, 0.9, 0.1)
+    assert not told(2.0, -2.0, 0.3, 0.1)  # no longer at the changed token when block 1 begins
+    assert not told(2.0, -2.0, 0.9, 0.9)  # arrives in block 0
+    assert not told(2.0, 0.5, 0.9, 0.1)  # the corrupted prompt no longer draws the wrong answer
 
 
-def test_the_built_claim_is_about_the_block_found_in_the_model(model):
+def test_the_built_claim_is_about_the_route_found_in_the_model(model):
     probe = Patching.build(toys.subject(model), n=4)
-    recovery = rows(probe(model), "role recovery", site="resid_pre", role="answer").set_index("layer")["value"]
-    assert probe.block == (0 if recovery[1] >= 0.5 else 1)
-    assert f"block {probe.block}" in probe.claim().statement
+    stream = rows(probe(model), "role recovery", site="resid_pre", layer=1).set_index("role")["value"]
+    assert probe.route == (int(stream["changed"] >= 0.5), int(stream["answer"] < 0.5))
+    assert f"arrives in block {probe.route[1]}" in probe.claim().statement
+
+
+def test_roles_are_counted_from_the_changed_token_and_to_the_answer():
+    one = Patching(*(part[:1] for part in PAIRS))
+    where, last = int((PAIRS.clean[0] != PAIRS.corrupted[0]).int().argmax()), toys.LENGTH - 4
+    expected = {where: "changed", where + 1: "changed+1", where + 2: "changed+2"}
+    expected |= {last - steps: f"answer-{steps}" for steps in (1, 2, 3)} | {last: "answer"}
+    found = one._roles(last + 1)[0]
+    for place, role in enumerate(found):
+        assert role == expected.get(place, "before" if place < where else "between")
+        assert role in ROLES
 
 
 @pytest.mark.parametrize(
@@ -227,4 +240,4 @@ def test_a_claim_without_its_measurement_says_what_to_do():
     with pytest.raises(ValueError, match="Patching.build"):
         Patching(*PAIRS).claim()
     with pytest.raises(ValueError, match="direction='noise'"):
-        Patching(*PAIRS, block=0, direction="noise").claim()
+        Patching(*PAIRS, route=(0, 0), direction="noise").claim()
