@@ -60,7 +60,7 @@ def scale(row: pd.Series | dict) -> str:
     """E½ of one row of the ranking as text: a value with its interval, a bound, or a dash."""
     if not row["chains"]:
         return "–"
-    value, limits = _number(row["value"]), f"[{_number(row['low'])}, {_number(row['high'])}]"
+    value, limits = _number(row["value"]), f"[{_number(row['low'])},\u00a0{_number(row['high'])}]"
     if row["censored"] == "mixed":
         return "undecided, chains leave the ladder at both ends"
     if row["chains"] in (row["left"], row["right"]):

@@ -26,7 +26,7 @@ def ranking(ranks: pd.DataFrame, rungs: pd.DataFrame, marks: pd.Series | None = 
     dials = style.dials(ranks)
     first = ranks[ranks["dial"] == dials[0]].sort_values("rank", na_position="last")
     order = list(first["label"]) + sorted(set(ranks["label"]) - set(first["label"]))
-    width = 3.0 + 2.5 * len(dials)
+    width = 3.0 + (2.5 if len(dials) < 3 else 1.9) * len(dials)
     figure = Figure(figsize=(width, 1.7 + 0.2 * len(order)), layout="constrained")
     panels = figure.subplots(1, len(dials), squeeze=False, sharey=True)[0]
     low, high, near = style.limits(rungs["rise"], marks)
@@ -38,7 +38,7 @@ def ranking(ranks: pd.DataFrame, rungs: pd.DataFrame, marks: pd.Series | None = 
             _ghosts(panel, first.set_index("label"), order)
         style.draw_rungs(panel, own)
         pad = style.draw_marks([panel], near, names=True)
-        panel.set_title(f"{dial}\n{style.tally(own['verdict'].tolist())}", pad=pad)
+        panel.set_title(f"{dial}\n{style.tally(own['verdict'].tolist())}", pad=pad, fontsize=8)
     panels[0].set_yticks(range(len(order)), order)
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     _starts(panels[-1], ranks.drop_duplicates("label").set_index("label"), order)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -81,7 +82,7 @@ def lines(labels: Sequence[str]) -> Iterator[Line]:
     """A look for each label; levels (labels that all hold a number) run from dark to light, in the given order."""
     shades = colormaps["viridis"](np.linspace(0.0, 0.88, max(len(labels), 2)))
     for place in range(len(labels)):
-        colour = shades[place] if numbered(labels) else COLOURS[place % len(COLOURS)]
+        colour = to_hex(shades[place]) if numbered(labels) else COLOURS[place % len(COLOURS)]
         yield Line(colour, MARKERS[place % len(MARKERS)], LINES[place % len(LINES)])
 
 
@@ -107,10 +108,10 @@ def kind(verdict: str) -> str:
 
 
 def tally(verdicts: Sequence[str]) -> str:
-    """Verdicts of the rungs of a dial, counted: "7 rungs: 6 ok (heated only), 1 suspect"."""
+    """Verdicts of the rungs of a dial, counted, in short lines: "7 rungs: 6 ok (heated only), 1 suspect"."""
     counts = pd.Series([word for word in verdicts if word != "trained"], dtype=str).value_counts()
     words = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return f"{counts.sum()} rungs: {words}" if len(counts) else "no rungs"
+    return "\n".join(textwrap.wrap(f"{counts.sum()} rungs: {words}", 34)) if len(counts) else "no rungs"
 
 
 def log_axis(panel: Axes, low: float, high: float, start: float | None = None) -> None:

@@ -41,7 +41,7 @@ def survival(
     shown = curves[np.isfinite(curves[value])]
     rows = _rows(shown, value, families)
     dials = style.dials(shown)
-    width, height = 1.3 + 2.75 * len(dials), 1.1 + 1.75 * len(rows)
+    width, height = 1.3 + (2.75 if len(dials) < 3 else 2.3) * len(dials), 1.1 + 1.75 * len(rows)
     figure = Figure(figsize=(max(width, 4.6), height), layout="constrained")
     grid = figure.subplots(len(rows), len(dials), squeeze=False, sharex=True, sharey="row")
     low, high, near = style.limits(rungs["rise"], marks)
@@ -54,7 +54,7 @@ def survival(
         verdicts = style.tally(rungs.loc[rungs["dial"] == dial, "verdict"].tolist())
         pad = style.draw_marks([grid[0, across]], near, names=True)
         style.draw_marks(list(grid[1:, across]), near, names=False)
-        grid[0, across].set_title(f"{dial}\n{verdicts}", pad=pad)
+        grid[0, across].set_title(f"{dial}\n{verdicts}", pad=pad, fontsize=8)
     for down, (title, labels) in enumerate(rows.items()):
         grid[down, 0].set_ylabel(f"{title}\n{_axis(shown, labels, value, units)}")
         _legend(grid[down, -1], labels)
