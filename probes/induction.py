@@ -40,6 +40,7 @@ class Induction:
         period: P of each sequence, shape (n,).
         start: First token of the repetition, e.g. 1 behind a marker.
         heads: (layer, head) pairs of the default claim, found at w* by `build`.
+        least: Prefix matching that the claim asks for, half of the highest at w*.
 
     >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
     >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
@@ -59,7 +60,8 @@ class Induction:
     tokens: Tensor
     period: Tensor
     start: int = 0
-    heads: tuple[tuple[int, int], ...] | None = None
+    heads: tuple[tuple[int, int], ...] = ()
+    least: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse sequences that do not repeat as said."""
@@ -134,10 +136,12 @@ class Induction:
         else:
             sample = _corpus(subject).of_kind(kind, n, seed)
             probe = cls(sample.tokens, periods(sample.tokens, start=1), start=1)
-        return replace(probe, heads=_strongest(probe(subject.model), TIE))
+        means = _by_head(probe(subject.model))
+        heads = [_number(head) for head in means.index[means >= TIE * means.max()]]
+        return replace(probe, heads=tuple(heads), least=round(float(means.max()) / 2, 2))
 
     def claim(self) -> Claim:
-        """The head with the highest mean prefix matching is one of those that had it at w*.
+        """The head with the highest mean prefix matching is one of those that had it at w*, and has half of it left.
 
         One of those, because induction heads come in groups of equals whose order says nothing: all heads whose mean
         at w* is at least 0.9 of the highest.
@@ -149,9 +153,13 @@ class Induction:
             raise ValueError(
                 "the default claim needs the heads found at w*: use Induction.build(subject) or give heads="
             )
-        heads = list(self.heads)
-        names = " or ".join(f"{layer}.{head}" for layer, head in sorted(heads))
-        return Claim(self, f"the strongest induction head is {names}", lambda table: _strongest(table)[0] in heads)
+        names = " or ".join(f"{layer}.{head}" for layer, head in self.heads)
+        statement = f"the strongest induction head is {names}, with prefix matching >= {self.least}"
+        return Claim(self, statement, self._holds)
+
+    def _holds(self, table: pd.DataFrame) -> bool:
+        means = _by_head(table)
+        return bool(means.max() >= self.least) and _number(means.idxmax()) in self.heads
 
     def __call__(self, model: Any) -> pd.DataFrame:
         """Read the heads and the predictions; see the class for the rows."""
@@ -239,9 +247,10 @@ def _corpus(subject: Subject) -> Any:
         raise ValueError(f"{error}; or give vocabulary=[token ids] for random repeated sequences") from None
 
 
-def _strongest(table: pd.DataFrame, least: float = 1.0) -> tuple[tuple[int, int], ...]:
-    """(layer, head) of the heads with at least the share `least` of the highest mean prefix matching, highest first."""
-    rows = table[table["measure"] == "prefix matching"]
-    means = rows.groupby(["layer", "head"], as_index=False)["value"].mean()
-    kept = means[means["value"] >= least * means["value"].max()].sort_values("value", ascending=False, kind="stable")
-    return tuple((int(layer), int(head)) for layer, head in zip(kept["layer"], kept["head"], strict=True))
+def _by_head(table: pd.DataFrame) -> pd.Series:
+    """Mean prefix matching by (layer, head)."""
+    return table[table["measure"] == "prefix matching"].groupby(["layer", "head"])["value"].mean()
+
+
+def _number(head: Any) -> tuple[int, int]:
+    return int(head[0]), int(head[1])

@@ -56,6 +56,8 @@ class Patching:
       means, since ratios of single pairs have no finite variance; a cell whose denominator is 0 has no row.
     - `role recovery`: the same over all cells of one role; keys `site`, `layer`, `role`. Where the decisive token does
       not stand at one place in all pairs this is the map to look at: by position it is smeared out.
+    - `role effect`: mean m_patched - mean m of the run patched into, in nats, over all cells of one role; keys `site`,
+      `layer`, `role`. It fades with the behaviour, where the ratio above becomes a quotient of two small numbers.
 
     A patch that would replace a vector by an equal one is not run but has its value filled in, and nothing after the
     answer position is run: exact for causal models, and about a third of the work in full. `resid_mid` is not offered,
@@ -90,6 +92,7 @@ class Patching:
         "logit_diff": Measure(chance=0.0, higher=True, binary=False, unit="nats"),
         "recovery": Measure(chance=0.0, higher=True, binary=False, unit="share"),
         "role recovery": Measure(chance=0.0, higher=True, binary=False, unit="share"),
+        "role effect": Measure(chance=0.0, higher=True, binary=False, unit="nats"),
     }
 
     clean: Tensor
@@ -172,9 +175,9 @@ class Patching:
             for site, layer, hook in self._hooks(model)
         ]
         cells = pd.concat(tables, ignore_index=True)
-        by_position = _recovery(cells, clean, corrupted, "recovery", "position")
-        by_role = _recovery(cells, clean, corrupted, "role recovery", "role")
-        return stack([_unpatched(clean, corrupted), cells, by_position, by_role])
+        by_position, by_role = (_means(cells, clean, corrupted, base, key) for key in ("position", "role"))
+        summaries = [_recovery(by_position, "recovery"), _recovery(by_role, "role recovery"), _effect(by_role)]
+        return stack([_unpatched(clean, corrupted), cells, *summaries])
 
     def _hooks(self, model: Any) -> list[tuple[str, int, str]]:
         layers = range(model.cfg.n_layers)
@@ -239,15 +242,24 @@ def _unpatched(clean: Run, corrupted: Run) -> pd.DataFrame:
     return pd.DataFrame({"measure": measure, "value": value, "example": np.tile(np.arange(n), 2)})
 
 
-def _recovery(cells: pd.DataFrame, clean: Run, corrupted: Run, measure: str, key: str) -> pd.DataFrame:
-    """Ratio of means by site, layer and `key`."""
+def _means(cells: pd.DataFrame, clean: Run, corrupted: Run, base: Run, key: str) -> pd.DataFrame:
+    """Mean m of the patched, clean, corrupted and base runs by site, layer and `key`."""
     example = cells["example"].to_numpy()
-    both = cells.assign(clean=clean.difference.numpy()[example], corrupted=corrupted.difference.numpy()[example])
-    means = both.groupby(["site", "layer", key], sort=False, as_index=False)
-    table = means[["value", "clean", "corrupted"]].mean()
-    table = table[table["clean"] != table["corrupted"]]
-    value = (table["value"] - table["corrupted"]) / (table["clean"] - table["corrupted"])
-    return table[["site", "layer", key]].assign(measure=measure, value=value)
+    runs = {"clean": clean, "corrupted": corrupted, "base": base}
+    by_cell = cells.assign(**{name: run.difference.numpy()[example] for name, run in runs.items()})
+    groups = by_cell.groupby(["site", "layer", key], sort=False, as_index=False)
+    return groups[["value", *runs]].mean()
+
+
+def _recovery(means: pd.DataFrame, measure: str) -> pd.DataFrame:
+    kept = means[means["clean"] != means["corrupted"]]
+    value = (kept["value"] - kept["corrupted"]) / (kept["clean"] - kept["corrupted"])
+    return kept.drop(columns=["clean", "corrupted", "base"]).assign(measure=measure, value=value)
+
+
+def _effect(means: pd.DataFrame) -> pd.DataFrame:
+    value = means["value"] - means["base"]
+    return means.drop(columns=["clean", "corrupted", "base"]).assign(measure="role effect", value=value)
 
 
 def _answered(table: pd.DataFrame) -> float:

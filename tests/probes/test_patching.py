@@ -148,6 +148,17 @@ def test_recovery_is_the_ratio_of_means(table):
     np.testing.assert_allclose(found, expected.loc[found.index], rtol=1e-12)
 
 
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_effect_is_the_mean_change_of_the_run_patched_into(model, direction):
+    found = Patching(*PAIRS, direction=direction)(model)
+    base = rows(found, "corrupted" if direction == "denoise" else "clean").set_index("example")["value"]
+    cells = rows(found, "logit_diff")
+    change = cells.assign(value=cells["value"].to_numpy() - base.loc[cells["example"]].to_numpy())
+    expected = change.groupby(["site", "layer", "role"])["value"].mean()
+    effect = rows(found, "role effect").set_index(["site", "layer", "role"])["value"]
+    np.testing.assert_allclose(effect, expected.loc[effect.index], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("positions", ["changed", "answer", (2, 5)])
 def test_restricted_positions_give_the_same_cells(model, table, positions):
     fewer = rows(Patching(*PAIRS, positions=positions)(model), "logit_diff")
@@ -175,7 +186,7 @@ def test_a_model_that_cannot_tell_the_prompts_apart_has_no_recovery():
     with torch.no_grad():
         blank.original_model.lm_head.weight.zero_()
     found = Patching(*PAIRS)(blank)
-    assert set(found["measure"]) == {"clean", "corrupted", "logit_diff"}
+    assert set(found["measure"]) == {"clean", "corrupted", "logit_diff", "role effect"}
     assert (found["value"] == 0).all()
 
 
