@@ -110,8 +110,9 @@ def kind(verdict: str) -> str:
 def tally(verdicts: Sequence[str]) -> str:
     """Verdicts of the rungs of a dial, counted, in short lines: "7 rungs: 6 ok (heated only), 1 suspect"."""
     counts = pd.Series([word for word in verdicts if word != "trained"], dtype=str).value_counts()
-    words = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return "\n".join(textwrap.wrap(f"{counts.sum()} rungs: {words}", 34)) if len(counts) else "no rungs"
+    words = ", ".join(f"{count} {word}".replace(" ", "\u00a0") for word, count in counts.items())
+    lines = textwrap.wrap(f"{counts.sum()} rungs: {words}", 34)
+    return "\n".join(lines).replace("\u00a0", " ") if len(counts) else "no rungs"
 
 
 def log_axis(panel: Axes, low: float, high: float, start: float | None = None) -> None:

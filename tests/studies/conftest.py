@@ -9,6 +9,13 @@ import pytest
 TARGETS = (0.04, 0.07, 0.12, 0.2, 0.35, 0.6, 1.0, 1.7)
 CHAINS, DRAWS = 4, 8
 MARKS = {"exact gap": 0.14, "larger model": 0.08, "n-gram 3": 0.9, "n-gram 2": 1.2, "n-gram 1": 1.9, "untrained": 3.7}
+DTYPES = {
+    "higher": "boolean",
+    "binary": "boolean",
+    "layer": "Int64",
+    "position": "Int64",
+    "example": "Int64",
+}  # a sweep's
 VERDICTS = {
     "natural": ["suspect", *["ok (heated only)"] * 6, "failed"],
     "isotropic": ["ok"] * 8,
@@ -106,7 +113,9 @@ def build(examples=40, seed=0, dials=("natural", "isotropic"), patching=True):
         if patching and dial == "natural":
             parts.append(patching_rows(draws, rng))
     parts.append(pd.DataFrame({"probe": "mark", "measure": list(MARKS), "value": list(MARKS.values())}))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).astype(
+        DTYPES if patching else {"higher": "boolean", "binary": "boolean"}
+    )
 
 
 def build_ladder(seed=0):
