@@ -45,6 +45,7 @@ def left_out(ranks: pd.DataFrame, rungs: pd.DataFrame, ladder: pd.DataFrame | No
     reasons = {} if ladder is None else dict(zip(ladder["rung"], ladder["reason"].fillna("").astype(str), strict=True))
     main = _main(ranks)
     out = []
+    rungs = _with_empty(rungs, ladder, main)
     doubted = rungs[rungs["verdict"].str.startswith(("failed", "suspect"))].sort_values(["dial", "rung"])
     for row in doubted.to_dict("records"):
         fate = "left out everywhere" if row["verdict"].startswith("failed") else "kept and marked"
@@ -54,6 +55,15 @@ def left_out(ranks: pd.DataFrame, rungs: pd.DataFrame, ladder: pd.DataFrame | No
     for row in ranks[ranks["reason"] != ""].sort_values(["label", "dial"]).to_dict("records"):
         out.append(f"{row['label']} ({row['dial']}): {'' if row['chains'] else 'no E½, '}{row['reason']}.")
     return out
+
+
+def _with_empty(rungs: pd.DataFrame, ladder: pd.DataFrame | None, main: str) -> pd.DataFrame:
+    """Failed rungs of which no draw came back are in the ladder's table alone."""
+    if ladder is None:
+        return rungs
+    seen = rungs.loc[rungs["dial"] == main, "rung"]
+    empty = ladder[(ladder["verdict"] == "failed") & ~ladder["rung"].isin(seen)]
+    return pd.concat([rungs, empty[["rung", "target", "verdict"]].assign(dial=main)], ignore_index=True)
 
 
 def scale(row: pd.Series | dict) -> str:

@@ -134,7 +134,7 @@ def claims_table(held: pd.DataFrame) -> Table:
         by_rung = part.set_index("rung").to_dict("index")
         shares = [_share(by_rung.get(rung)) for rung in rungs]
         rows.append([Cell(claim), Cell(dial), *shares, _until(until[dial, claim])])
-    targets = held[held["rung"] > 0].groupby("rung")["target"].first()
+    targets = held["target"].fillna(held["rise"]).groupby(held["rung"]).first()
     heads = ["w*" if rung == 0 else f"{targets[rung]:.3g}" for rung in rungs]
     return Table(["claim", "dial", *heads, "holds up to"], rows)
 
@@ -208,4 +208,6 @@ def _text(value: Any) -> str:
     if value is None or not isinstance(value, (float, np.floating)):
         return "–" if value is None else str(value)
     number = float(value)
-    return "–" if np.isnan(number) else f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+    if not np.isfinite(number):
+        return "–" if np.isnan(number) else "∞"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"

@@ -30,7 +30,8 @@ def traces(traces: pd.DataFrame, ladder: pd.DataFrame, smooth: int = 1) -> Figur
         _trace(panel, traces[traces["rung"] == row["rung"]], smooth)
         if np.isfinite(row["target"]):
             panel.axhline(row["target"], color="black", linestyle=(0, (4, 2)), linewidth=0.8, zorder=5)
-        panel.set_title(f"rung {row['rung']}, rise {row['rise']:.3g}\n{row['verdict']}", fontsize=7.5)
+        rise = f"rise {row['rise']:.3g}" if np.isfinite(row["rise"]) else "no rise"
+        panel.set_title(f"rung {row['rung']}, {rise}\n{row['verdict']}", fontsize=7.5)
     for panel in panels.ravel()[len(rungs) :]:
         panel.set_visible(False)
     mean = f" Running means over {smooth} rows." if smooth > 1 else ""
@@ -134,4 +135,4 @@ def _words(panel: Axes, rungs: pd.DataFrame) -> None:
 
 
 def _name(row: dict) -> str:
-    return f"{row['rung']}: {row['target']:.3g}"
+    return f"{row['rung']}: {row['target'] if np.isfinite(row['target']) else row['rise']:.3g}"

@@ -141,3 +141,12 @@ def test_one_dial_one_behaviour_and_no_marks_suffice(table):
 def test_bad_values_are_named(table):
     with pytest.raises(ValueError, match="'retention' or 'mean'"):
         figures.survival(curves(table), rungs(table), value="share")
+
+
+def test_a_rung_on_which_every_chain_failed_is_still_drawn(traces, ladder_table):
+    numbers = ladder_table.columns.difference(["rung", "target", "verdict", "reason"])
+    broken = ladder_table.copy()
+    broken.loc[broken["rung"] == 8, numbers] = np.nan
+    figures.png(figures.verdicts(broken), dpi=50)
+    text = words(figures.traces(traces[traces["rung"] < 8], broken))
+    assert "no rise" in text

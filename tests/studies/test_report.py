@@ -95,6 +95,11 @@ def test_what_is_left_out_is_said_with_its_reason(report):
     assert "facts frequent (natural): 4 of 4 chains above one half" in text
 
 
+def test_a_rung_without_a_single_draw_is_said_too(report, table, ladder_table):
+    seen = rungs(table).query("rung != 8 or dial != 'natural'")
+    assert any("rung 8" in text and "R-hat" in text for text in left_out(ranking(table), seen, ladder_table))
+
+
 def test_a_scale_reads_as_value_bound_or_dash():
     row = {"value": 0.2, "low": 0.1, "high": 0.4, "censored": "none", "chains": 4, "left": 0, "right": 0}
     assert scale(row).replace("\u00a0", " ") == "0.2 [0.1, 0.4]"
