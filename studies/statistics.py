@@ -134,11 +134,8 @@ def share_interval(holds: ArrayLike, chain: ArrayLike, confidence: float = 0.95)
     share, se, chains = _robust(held, cluster)
     normal = float(stats.norm.ppf((1 + confidence) / 2))
     effective = _effective(share, se, chains, len(held), normal, confidence)
-    centre = (share + normal**2 / (2 * effective)) / (1 + normal**2 / effective)
-    half = (
-        normal * np.sqrt(share * (1 - share) / effective + normal**2 / (4 * effective**2)) / (1 + normal**2 / effective)
-    )
-    return Interval(share, se, max(0.0, float(centre - half)), min(1.0, float(centre + half)), chains)
+    low, high = _wilson(share, effective, normal)
+    return Interval(share, se, 0.0 if share == 0 else low, 1.0 if share == 1 else high, chains)
 
 
 def _finite_mean(values: ArrayLike, place: int) -> float:
@@ -164,6 +161,13 @@ def _robust(values: np.ndarray, cluster: np.ndarray) -> tuple[float, float, int]
     sums = np.bincount(code, weights=values - mean)
     se = np.sqrt(chains / (chains - 1) * np.sum(sums**2)) / len(values) if chains > 1 else np.nan
     return mean, float(se), chains
+
+
+def _wilson(share: float, draws: float, normal: float) -> tuple[float, float]:
+    shrink = 1 + normal**2 / draws
+    centre = (share + normal**2 / (2 * draws)) / shrink
+    half = normal * np.sqrt(share * (1 - share) / draws + normal**2 / (4 * draws**2)) / shrink
+    return float(centre - half), float(centre + half)
 
 
 def _wilson(share: float, draws: float, normal: float) -> tuple[float, float]:

@@ -149,7 +149,7 @@ def draw_marks(panels: Sequence[Axes], marks: pd.Series, names: bool) -> float:
             panel.axvline(value, color="0.55", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=0)
         if names and len(marks):
             _name_marks(panel, marks.sort_values())
-    return 8 + 4.2 * max(map(len, marks.index)) if names and len(marks) else 6.0
+    return 12 + 4.2 * max(map(len, marks.index)) if names and len(marks) else 6.0
 
 
 def draw_rungs(panel: Axes, rungs: pd.DataFrame) -> None:
@@ -193,13 +193,13 @@ def _floor(panel: Axes) -> dict[str, Any]:
 def _name_marks(panel: Axes, marks: pd.Series) -> None:
     left, right = np.log(panel.get_xlim())
     across = (np.log(marks.to_numpy(float)) - left) / (right - left)
-    inches = panel.get_window_extent().width / panel.figure.dpi
+    inches, tall = np.array(panel.get_window_extent().size) / panel.figure.dpi
     for x, at, name in zip(across, spread(across, 0.125 / inches), marks.index, strict=True):
         leader = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.55", "shrinkA": 0, "shrinkB": 0, "relpos": (0.5, 0)}
         written = panel.annotate(
             str(name),
             xy=(x, 1),
-            xytext=(at, 1.05),
+            xytext=(at, 1 + 0.08 / tall),
             xycoords="axes fraction",
             rotation=90,
             fontsize=6.5,
