@@ -170,13 +170,6 @@ def _wilson(share: float, draws: float, normal: float) -> tuple[float, float]:
     return float(centre - half), float(centre + half)
 
 
-def _wilson(share: float, draws: float, normal: float) -> tuple[float, float]:
-    shrink = 1 + normal**2 / draws
-    centre = (share + normal**2 / (2 * draws)) / shrink
-    half = normal * np.sqrt(share * (1 - share) / draws + normal**2 / (4 * draws**2)) / shrink
-    return float(centre - half), float(centre + half)
-
-
 def _effective(share: float, se: float, chains: int, draws: int, normal: float, confidence: float) -> float:
     if share in (0.0, 1.0) or not se > 0:
         return float(chains)
