@@ -41,11 +41,12 @@ class Recipe:
         warmup: Steps of linear warm-up.
         spread: Standard deviation of the initial matrices.
         seed: Seed of the initial weights and of the order of the batches.
+        fresh: Number of fresh sequences to train on instead of the training set; they hold no canaries. 0: none.
     """
 
     layers: int = 2
     width: int = 64
-    hidden: int = 192
+    hidden: int = 96
     steps: int = 12_000
     rate: float = 3e-3
     batch: int = 64
@@ -53,9 +54,14 @@ class Recipe:
     warmup: int = 200
     spread: float = 0.04
     seed: int = 0
+    fresh: int = 0
 
 
-RECIPES = {"small": Recipe(), "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=6_000, decay=0.2)}
+FRESH_SEED = 1_000_003
+RECIPES = {
+    "small": Recipe(),
+    "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=6_000, decay=0.1, fresh=384_000),
+}
 
 
 def build(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
@@ -126,7 +132,7 @@ def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> Llama
     Returns:
         The trained model in eval mode.
     """
-    tokens = corpus.training().tokens
+    tokens = corpus.heldout(recipe.fresh, FRESH_SEED).tokens if recipe.fresh else corpus.training().tokens
     model = build(recipe, len(corpus.vocabulary)).train()
     steps = optimiser(model, recipe)
     order, log, start = batches(len(tokens), recipe), [], time.perf_counter()
