@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -19,7 +21,7 @@ from studies.organisms.mixture.references import (
     sample_nats,
     token_nats,
 )
-from studies.organisms.mixture.train import RECIPES, build, rate_at, tokenizer
+from studies.organisms.mixture.train import RECIPES, build, rate_at, tokenizer, train
 from studies.organisms.mixture.vocabulary import VOCABULARY
 
 
@@ -119,6 +121,18 @@ def test_building_a_model_is_deterministic_and_draws_no_global_number():
     first, second = (build(RECIPES["small"], len(VOCABULARY)) for _ in range(2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("fresh", [0, 200])
+def test_training_is_deterministic_and_writes_a_directory(tmp_path, fresh):
+    recipe = replace(RECIPES["small"], width=16, hidden=8, steps=3, fresh=fresh)
+    first = train(recipe, mixture.corpus, tmp_path / "a", every=2)
+    train(recipe, mixture.corpus, tmp_path / "b", every=3)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "b")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    log = pd.read_csv(tmp_path / "a" / "log.csv")
+    assert log["step"].tolist() == [2, 3] and {"seconds", "excess all", "retrieval"} <= set(log.columns)
+    assert json.loads((tmp_path / "a" / "recipe.json").read_text())["fresh"] == fresh
 
 
 def test_rate_rises_then_falls():
