@@ -61,7 +61,7 @@ def ladder(
         out: a directory to store the ladder in; it must not exist.
         progress: show progress bars.
         **settings: the fields of `degrade.request.Request`: sampler "sgld", preconditioner "fisher", step_size, steps,
-            burn_in, batch_size (None: found and recorded), chains 4, draws 8, seed 0, evaluation 256 (size of the
+            burn_in, batch_size (None: found and recorded), longer 1 (factor on steps and burn-in), chains 4, draws 8, seed 0, evaluation 256 (size of the
             fixed set), keep "weights" or "none", workers 1.
 
     Returns:

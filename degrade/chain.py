@@ -18,7 +18,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import find
 
 BLOCK = 25
-TRACKED = 4
+TRACKED = 8
 RESTARTS = 6
 
 
@@ -37,6 +37,7 @@ class Plan:
     sampler: str
     evaluate: tuple[int, ...] = ()
     keep: tuple[int, ...] = ()
+    vector: list[Tensor] | None = None
     tracked: bool = True
     ceiling: float = math.inf
 
@@ -110,15 +111,15 @@ def _attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     rows: list[Tensor] = []
     losses: list[np.ndarray] = []
     kept: list[Kept] = []
-    step_size, vector = plan.step_size, None
+    step_size, vector = plan.step_size, plan.vector
     state = sampler.init(weights, plan.metric, step_size, key)
     for start in range(0, plan.steps, BLOCK):
         if plan.tracked and start and start % (TRACKED * BLOCK) == 0:
             found = find(
-                scene.potential, state.weights, plan.metric, plan.nbeta, plan.batch_size, key, start, vector
+                scene.potential, state.weights, plan.metric, plan.nbeta, sampler, key, start, vector
             )
             step_size, vector = min(step_size, found.step_size), found.vector
-            state = sampler.init(state.weights, plan.metric, step_size, key, start)
+            state = sampler.resize(state, plan.metric, step_size)
         for step in range(start, min(start + BLOCK, plan.steps)):
             row, gradient = _measured(scene.potential, plan, key, step, state.weights)
             rows.append(row)

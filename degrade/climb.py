@@ -9,25 +9,26 @@ from degrade.chain import Leg, Plan, Scene, advance
 from degrade.engine import Engine
 from degrade.noise import Key
 from degrade.request import Request
+from degrade.samplers import SAMPLERS
 from degrade.temperature import Rung, Settings, bind
 
 BURN_IN = (100, 600)
-KEPT = (240, 800)
+KEPT = (240, 1200)
 LOOKS = 40
 
 
 def plans(scene: Scene, rungs: list[Rung], settings: Settings, request: Request) -> list[Plan]:
     """Freeze what each rung asks of its chains.
 
-    Unless given: burn-in of 8/ε steps within [100, 600], drawing for 16/ε within [240, 800]; with a frozen P the
-    energy of a well preconditioned direction forgets in 1/ε steps.
+    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 600] steps, drawing for 12 within
+    [240, 1200].
     """
     return [_plan(scene, number + 1, rung, settings, request) for number, rung in enumerate(rungs)]
 
 
 def _plan(scene: Scene, number: int, rung: Rung, settings: Settings, request: Request) -> Plan:
     step_size = request.step_size or rung.found.step_size
-    burn_in, steps = _lengths(step_size, request)
+    burn_in, steps = _lengths(SAMPLERS[settings.sampler].memory / step_size, request)
     evaluate = _spread(burn_in, steps, max(LOOKS, request.draws))
     chosen = np.linspace(len(evaluate) - 1, 0, request.draws, endpoint=False).round().astype(int)
     return Plan(
@@ -42,18 +43,19 @@ def _plan(scene: Scene, number: int, rung: Rung, settings: Settings, request: Re
         sampler=settings.sampler,
         evaluate=evaluate,
         keep=tuple(sorted(evaluate[i] for i in chosen)),
+        vector=rung.found.vector,
         tracked=request.step_size is None,
         ceiling=settings.ceiling,
     )
 
 
-def _lengths(step_size: float, request: Request) -> tuple[int, int]:
+def _lengths(memory: float, request: Request) -> tuple[int, int]:
     burn_in, steps = request.burn_in, request.steps
     if burn_in is None:
-        burn_in = int(np.clip(8 / step_size, *BURN_IN)) if steps is None else steps // 2
+        burn_in = int(np.clip(4 * memory, *BURN_IN)) if steps is None else steps // 2
     if steps is None:
-        steps = burn_in + int(np.clip(16 / step_size, *KEPT))
-    return burn_in, steps
+        steps = burn_in + int(np.clip(12 * memory, *KEPT))
+    return round(burn_in * request.longer), round(steps * request.longer)
 
 
 def _spread(first: int, last: int, number: int) -> tuple[int, ...]:

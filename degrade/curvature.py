@@ -4,7 +4,8 @@
     σ²_i  = Var[∂_i L_x] over examples x, so that a minibatch of m examples has gradient variance σ²_i / m
 
 Each is estimated from small batches: with drawn labels the scores of different units are uncorrelated and have mean
-zero, so the squared gradient of summed nats, over the count, averages to F whatever the batch size.
+zero, so the squared gradient of summed nats, over the count, averages to F whatever the batch size. For a loss that
+cannot draw labels, F is the variance of the gradient at the given labels (the empirical Fisher, centred).
 """
 
 from typing import NamedTuple
@@ -27,19 +28,21 @@ class Curvature(NamedTuple):
 
 def estimate(potential: Potential, weights: list[Tensor], key: Key, step: int) -> Curvature:
     """Fisher diagonal and gradient variance at some weights, from 2 × 16 gradients of 8 examples each."""
+    drawable = hasattr(potential.loss, "sampled")
     fisher = [torch.zeros_like(w) for w in weights]
     mean = [torch.zeros_like(w) for w in weights]
     square = [torch.zeros_like(w) for w in weights]
     generator = key.torch("labels", step, device=potential.device)
     for number in range(BATCHES):
         index = batch_index(key, "curvature", step * BATCHES + number, len(potential.data), SIZE)
-        drawn = potential.sampled_gradient(weights, index, generator)
-        torch._foreach_addcmul_(fisher, drawn, drawn, 1.0 / (BATCHES * SIZE * potential.unit))
+        if drawable:
+            drawn = potential.sampled_gradient(weights, index, generator)
+            torch._foreach_addcmul_(fisher, drawn, drawn, 1.0 / (BATCHES * SIZE * potential.unit))
         given = potential.gradient(weights, index)[1]
         torch._foreach_add_(mean, given, alpha=1.0 / BATCHES)
         torch._foreach_addcmul_(square, given, given, 1.0 / BATCHES)
     spread = [(s - m * m).clamp_min(0) * (SIZE * BATCHES / (BATCHES - 1)) for s, m in zip(square, mean, strict=True)]
-    return Curvature(fisher, spread)
+    return Curvature(fisher if drawable else [potential.unit * v for v in spread], spread)
 
 
 def average(parts: list[Curvature]) -> Curvature:

@@ -1,6 +1,9 @@
 """Where legs run: in this process, or in worker processes that each hold a copy of the scene and one thread."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -76,10 +79,18 @@ def _pool(scene: Scene, workers: int) -> Iterator[Engine]:
 
 
 def _hold(scene: Scene) -> None:
-    """Keep the scene in a worker; Ctrl-C belongs to the parent, which ends its workers."""
+    """Keep the scene in a worker; Ctrl-C belongs to the parent, which ends its workers, and they end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     _HELD["scene"] = scene
+
+
+def _leave_with(parent: int) -> None:
+    """A parent that was killed cannot end its workers: each looks once a second whether it is still there."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _run_held(task: Callable[..., Any], *arguments: Any) -> Any:

@@ -24,13 +24,11 @@ class Metric:
     q: list[Tensor]
     total: float
 
-    def heating(self, step_size: float) -> float:
-        """Relative excess of the rise from minibatch noise if it is not corrected.
-
-        Σ A ε P q/4 / Σ A: stationary variance of SGLD with additive gradient noise (linear theory).
-        """
+    @property
+    def heat(self) -> float:
+        """Σ A P q / Σ A: times ε and a sampler's own factor, the relative excess rise from minibatch noise."""
         dots = torch._foreach_mul(torch._foreach_mul(self.weight, self.p), self.q)
-        return step_size * sum(float(x.double().sum()) for x in dots) / (4 * self.total)
+        return sum(float(x.double().sum()) for x in dots) / self.total
 
 
 def build(

@@ -55,11 +55,9 @@ class Potential:
         return rise, [g.float() for g in gradients]
 
     def sampled_gradient(self, weights: list[Tensor], index: np.ndarray, key: torch.Generator) -> list[Tensor]:
-        """∇ of the summed nats at labels drawn from the model (at the given labels, if the loss cannot draw them)."""
+        """∇ of the summed nats at labels drawn from the model, for a loss that can draw them."""
         self.selection.place(weights)
-        batch = self.data.batch(index, self.device)
-        draw: Callable | None = getattr(self.loss, "sampled", None)
-        nats = self.nats(index) if draw is None else draw(self.model, batch, key)[0]
+        nats = self.loss.sampled(self.model, self.data.batch(index, self.device), key)[0]  # type: ignore[attr-defined]
         return [g.float() for g in torch.autograd.grad(nats.sum(), self.selection.tensors)]
 
     def prior_gradient(self, weights: list[Tensor]) -> list[Tensor]:

@@ -27,6 +27,7 @@ class Request(BaseModel):
     step_size: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=8)
     burn_in: int | None = Field(None, ge=0)
+    longer: float = Field(1.0, gt=0)
     batch_size: int | None = Field(None, ge=1)
     chains: int = Field(4, ge=1)
     draws: int = Field(8, ge=1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from degrade import parameters
 from degrade.parameters import Selection
+from degrade.potential import FixedSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,8 @@ class Ladder:
     """A climbed ladder.
 
     `table` has a row a rung (rung 0 is w*), `traces` a row a step, `losses` a row a draw-time evaluation and example,
-    `observed` what the observers returned at each draw, `manifest` everything that made it.
+    `observed` what the observers returned at each draw, `manifest` everything that made it, `evaluation` the fixed set
+    of examples that a draw's rise refers to (None for a ladder loaded from disk).
     """
 
     model: nn.Module
@@ -50,6 +52,7 @@ class Ladder:
     selection: Selection = field(repr=False)
     kept: list[Draw] = field(repr=False)
     observed: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    evaluation: FixedSet | None = field(default=None, repr=False)
 
     def draws(self, rung: int | None = None) -> Iterator[Draw]:
         """The draws, in order of rung, chain and index; of one rung if it is given."""

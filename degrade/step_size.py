@@ -1,7 +1,9 @@
 """The step size: found from the stiffest direction and from the noise of the gradient, where the chains are.
 
-    stability:  ε ≤ 1 / λmax(P^½ ∇²U P^½)            (Leimkuhler–Matthews is stable below 4, best between 1 and 2)
+    stability:  ε ≤ c / λmax(P^½ ∇²U P^½)            c of the sampler
     heating:    Σ A ε P q / 4 / Σ A ≤ 0.25           (before the noise correction, which removes most of it)
+
+λmax is that of a batch of 128 examples: smaller batches look stiffer than the loss is.
 """
 
 from typing import NamedTuple
@@ -13,10 +15,12 @@ from torch import Tensor
 from degrade.metric import Metric
 from degrade.noise import Key, batch_index, normal_like
 from degrade.potential import Potential
+from degrade.samplers.protocol import Sampler
 
-STABILITY = 1.0
 HEATING = 0.25
 REACH = 0.03
+BATCH = 128
+FIRST, AGAIN = 8, 2
 
 
 class Found(NamedTuple):
@@ -29,15 +33,16 @@ class Found(NamedTuple):
 
 
 def find(
-    potential: Potential, weights: list[Tensor], metric: Metric, nbeta: float, batch_size: int, key: Key, step: int,
+    potential: Potential, weights: list[Tensor], metric: Metric, nbeta: float, sampler: Sampler, key: Key, step: int,
     vector: list[Tensor] | None = None,
 ) -> Found:
-    """The step size at some weights: the smaller of the two bounds."""
-    rounds = 6 if vector is None else 2
+    """The step size at some weights: the smaller of the two bounds. A known vector saves most of the iterations."""
+    rounds = FIRST if vector is None else AGAIN
     start = normal_like(key, "power", step, weights) if vector is None else vector
-    index = batch_index(key, "power", step, len(potential.data), batch_size)
+    index = batch_index(key, "power", step, len(potential.data), min(BATCH, len(potential.data)))
     sharpness, vector = power_iteration(potential, weights, metric, nbeta, index, start, rounds)
-    stable, cool = STABILITY / max(sharpness, 1e-12), HEATING / max(metric.heating(1.0), 1e-12)
+    stable = sampler.stability / max(sharpness, 1e-12)
+    cool = HEATING / max(sampler.heating * metric.heat, 1e-12)
     return Found(min(stable, cool), "stability" if stable < cool else "heating", sharpness, vector)
 
 

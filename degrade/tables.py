@@ -42,6 +42,7 @@ def assemble(
         selection=scene.potential.selection,
         kept=draws,
         observed=observed,
+        evaluation=scene.evaluation,
     )
 
 

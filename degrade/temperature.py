@@ -20,13 +20,14 @@ from degrade.curvature import Curvature, average, estimate, expected_rise
 from degrade.engine import Engine
 from degrade.noise import Key, normal_like
 from degrade.preconditioners import PRECONDITIONERS
+from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, find
 
 ROUNDS = 4
-FIRST_ROUNDS = 6
+WARM_UPS = 4
 CLOSE = 0.02
 MEMORY = 3
-SHORTEST, LONGEST = 50, 200
+SHORTEST, LONGEST = 40, 120
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,18 @@ class Rung:
 
 def pilot(
     scene: Scene, settings: Settings, curvature: Curvature, nbeta: float, key: Key, weights: list[Tensor],
-    vector: list[Tensor] | None,
+    vector: list[Tensor] | None, short: bool,
 ) -> Pilot:
     """One chain, one round: find the step, run, read the rise of the second half, measure the curvature there."""
-    potential = scene.potential
+    potential, sampler = scene.potential, SAMPLERS[settings.sampler]
     metric = bind(scene, settings, curvature, nbeta)
-    found = find(potential, weights, metric, nbeta, settings.batch_size, key, 0, vector)
+    found = find(potential, weights, metric, nbeta, sampler, key, 0, vector)
     step_size = settings.step_size or found.step_size
-    steps = 2 * int(np.clip(4 / step_size, SHORTEST, LONGEST))
+    steps = SHORTEST if short else 2 * int(np.clip(1.5 * sampler.memory / step_size, SHORTEST, LONGEST))
     for attempt in range(8):
         plan = Plan(
             key.rung, nbeta, metric, step_size * 0.5**attempt, found.bound, steps, steps // 2, settings.batch_size,
-            settings.sampler, tracked=True, ceiling=settings.ceiling,
+            settings.sampler, tracked=False, ceiling=settings.ceiling,
         )
         try:
             leg = _attempt(scene, plan, key._replace(attempt=key.attempt * 8 + attempt), weights)
@@ -123,21 +124,22 @@ class Climb:
     history: list[tuple[float, float]] = field(default_factory=list)
     rounds: int = 0
 
-    def round(self, rung: int, nbeta: float) -> tuple[float, Found]:
+    def round(self, rung: int, nbeta: float, short: bool = False) -> tuple[float, Found]:
         """Run all chains one round at one temperature; returns the mean rise and the most careful step."""
         self.rounds += 1
-        curvature = average(self.memory[-MEMORY:])
+        curvature = average(self.memory)
         futures = [
             self.engine.submit(
                 pilot, self.settings, curvature, nbeta,
-                Key(self.settings.seed, "calibration", rung, chain, self.rounds), state, vector,
+                Key(self.settings.seed, "calibration", rung, chain, self.rounds), state, vector, short,
             )
             for chain, (state, vector) in enumerate(zip(self.states, self.vectors, strict=True))
         ]
         pilots = [future.result() for future in futures]
         self.states = [p.weights for p in pilots]
         self.vectors = [p.found.vector for p in pilots]
-        self.memory.append(average([p.curvature for p in pilots]))
+        known = [] if self.rounds == 1 else self.memory
+        self.memory = [*known, average([p.curvature for p in pilots])][-MEMORY:]
         rise = sum(p.rise for p in pilots) / len(pilots)
         self.history.append((nbeta, rise))
         return rise, min((p.found for p in pilots), key=lambda found: found.step_size)
@@ -178,22 +180,34 @@ def calibrate(
 
 
 def _visit(climb: Climb, number: int, nbeta: float) -> Rung:
-    rounds = FIRST_ROUNDS // 2 if number == 1 else 2
-    for _ in range(rounds):
-        _, found = climb.round(number, nbeta)
-    return Rung(math.nan, nbeta, average(climb.memory[-MEMORY:]), found, climb.history[-rounds:])
+    for turn in range(WARM_UPS if number == 1 else 2):
+        _, found = climb.round(number, nbeta, short=number == 1 and turn < WARM_UPS - 1)
+    return Rung(math.nan, nbeta, average(climb.memory), found, climb.history[-2:])
 
 
 def _aim(climb: Climb, number: int, target: float, rungs: list[Rung], first: Curvature) -> Rung:
     nbeta = _guess(climb, target, rungs, first)
+    if number == 1:
+        nbeta = _warm_up(climb, target, nbeta)
     begun = len(climb.history)
-    for turn in range(FIRST_ROUNDS if number == 1 else ROUNDS):
+    for _ in range(ROUNDS):
         rise, found = climb.round(number, nbeta)
         error = math.log(max(rise, 1e-3 * target) / target)
-        nbeta *= math.exp(float(np.clip(error / climb.slope(), -1.5, 1.5)))
-        if abs(error) < CLOSE and turn > 0:
+        nbeta *= math.exp(float(np.clip(error / climb.slope(), -1.0, 1.0)))
+        if abs(error) < CLOSE:
             break
-    return Rung(target, nbeta, average(climb.memory[-MEMORY:]), found, climb.history[begun:])
+    return Rung(target, nbeta, average(climb.memory), found, climb.history[begun:])
+
+
+def _warm_up(climb: Climb, target: float, nbeta: float) -> float:
+    """Short rounds from w*, to learn the curvature where chains go; the guess is far too cold, so heat in big strides."""
+    for _ in range(2 * WARM_UPS):
+        rise, _ = climb.round(1, nbeta, short=True)
+        if rise > 0.5 * target and climb.rounds >= WARM_UPS:
+            break
+        nbeta *= math.exp(float(np.clip(2 * math.log(max(rise, 1e-3 * target) / target), -1.2, 0.0)))
+    climb.history = climb.history[-1:]
+    return nbeta
 
 
 def _guess(climb: Climb, target: float, rungs: list[Rung], first: Curvature) -> float:

@@ -1,7 +1,4 @@
-"""Samplers: each a module with `State`, `init` and `update`, in that order.
-
-    init(weights, metric, step_size, key, step) -> State
-    update(state, gradient, key) -> State            gradient = ∇U at state.weights
+"""Samplers: each a module with `State`, `init`, `update` and `resize`, in that order (see `protocol.Sampler`).
 
 Everything that changes between steps is in the state; noise is a pure function of the key and the step.
 To add one: a new file, an import line and a name here, a line in the contract test.
@@ -9,12 +6,15 @@ To add one: a new file, an import line and a name here, a line in the contract t
 
 from functools import partial
 
-from degrade.samplers import sgld
+from degrade.samplers import baoab, sgld
 from degrade.samplers.protocol import Sampler
 
 SAMPLERS: dict[str, Sampler] = {
-    "sgld": Sampler(sgld.init, sgld.update),
-    "ula": Sampler(partial(sgld.init, scheme="plain"), sgld.update),
+    "baoab": Sampler(baoab.init, baoab.update, baoab.resize, baoab.STABILITY, baoab.HEATING, baoab.MEMORY),
+    "sgld": Sampler(sgld.init, sgld.update, sgld.resize, sgld.STABILITY, sgld.HEATING, sgld.MEMORY),
+    "ula": Sampler(
+        partial(sgld.init, scheme="plain"), sgld.update, sgld.resize, 0.2, sgld.HEATING, sgld.MEMORY
+    ),
 }
 
 __all__ = ["SAMPLERS", "Sampler"]

@@ -1,15 +1,24 @@
-"""What a sampler is: two pure functions."""
+"""What a sampler is: pure functions, and three numbers that say how its step size acts."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class Sampler(NamedTuple):
-    """`init` binds weights to a metric and a step size; `update` takes one step.
+    """A sampler, with ε the step size in the units of SGLD: w ← w − (ε/2) P ∇U + √(εP) ξ, or its equal.
 
-    Any state has `weights` (float32) and `step`. `init` is called again at the start of each block, so a step size
-    that changes there needs no other door.
+    Attributes:
+        init: `(weights, metric, step_size, key) -> State`; a state has `weights` (float32) and `step`.
+        update: `(state, gradient, key) -> State`, the gradient ∇U at `state.weights`.
+        resize: `(state, metric, step_size) -> State`, the same chain with another step size.
+        stability: c of the rule ε ≤ c / λmax(P^½ ∇²U P^½).
+        heating: relative excess variance that gradient noise of variance q adds if uncorrected, over ε P q.
+        memory: steps in which a direction with P a = 1 forgets its position, times ε.
     """
 
     init: Callable[..., Any]
     update: Callable[..., Any]
+    resize: Callable[..., Any]
+    stability: float
+    heating: float
+    memory: float

@@ -7,7 +7,7 @@ exact variance 1/a for every stable step, where plain noise leaves 1/(a (1 − �
 
 A minibatch gradient with variance q adds (εPq/4)/(a(1 − εPa/4)) to that; the injected noise is reduced by just as much:
 
-    c = (ε P q / 4) / (1 − ε P a / 4),   at most 0.95
+    c = (ε P q / 4) / (1 − ε P a / 4)   ("lm"),     c = ε P q / 4   ("plain"),     at most 0.95
 """
 
 from typing import NamedTuple
@@ -18,9 +18,13 @@ from torch import Tensor
 from degrade.metric import Metric
 from degrade.noise import Key, normal_like
 
+STABILITY = 1.5
+HEATING = 0.25
+MEMORY = 2.0
+
 
 class State(NamedTuple):
-    """Weights (float32), step number, and what one block needs: drift εP/2, noise scale, and ξ_t if noise is averaged."""
+    """Weights (float32), step number, what one step size needs (εP/2 and the noise scale), and ξ_t if it is averaged."""
 
     weights: list[Tensor]
     step: int
@@ -29,34 +33,31 @@ class State(NamedTuple):
     last: list[Tensor] | None
 
 
-def init(
-    weights: list[Tensor],
-    metric: Metric,
-    step_size: float,
-    key: Key,
-    step: int = 0,
-    scheme: str = "lm",
-    corrected: bool = True,
-) -> State:
-    """Start a block of steps of one size at `weights`."""
-    drift = [p * (step_size / 2) for p in metric.p]
-    scale = [p * step_size for p in metric.p]
-    if corrected:
-        scale = [s * (1 - _surplus(s, a, q)) for s, a, q in zip(scale, metric.a, metric.q, strict=True)]
-    if scheme == "plain":
-        return State(weights, step, drift, [s.sqrt() for s in scale], None)
-    return State(weights, step, drift, [s.sqrt() / 2 for s in scale], normal_like(key, "noise", step, weights))
-
-
-def _surplus(step: Tensor, a: Tensor, q: Tensor) -> Tensor:
-    room = (1 - step * a / 4).clamp_min(0.05)
-    return (step * q / 4 / room).clamp(0, 0.95)
+def init(weights: list[Tensor], metric: Metric, step_size: float, key: Key, scheme: str = "lm") -> State:
+    """Start a chain at `weights`."""
+    last = None if scheme == "plain" else normal_like(key, "noise", 0, weights)
+    return resize(State(weights, 0, [], [], last), metric, step_size)
 
 
 def update(state: State, gradient: list[Tensor], key: Key) -> State:
     """One step; drift and noise are added in float32, so that a model in bf16 rounds their sum once."""
-    fresh = normal_like(key, "noise", state.step + (state.last is not None), state.weights)
+    fresh = normal_like(key, "noise", state.step + 1, state.weights)
     total = fresh if state.last is None else torch._foreach_add(fresh, state.last)
     weights = torch._foreach_addcmul(state.weights, state.drift, gradient, -1.0)
     torch._foreach_addcmul_(weights, state.scale, total)
     return state._replace(weights=weights, step=state.step + 1, last=None if state.last is None else fresh)
+
+
+def resize(state: State, metric: Metric, step_size: float) -> State:
+    """The same chain with another step size."""
+    plain = state.last is None
+    scale = [
+        (step_size * p * (1 - _surplus(step_size * p, a, q, 0.0 if plain else 0.25))).sqrt() * (1.0 if plain else 0.5)
+        for p, a, q in zip(metric.p, metric.a, metric.q, strict=True)
+    ]
+    return state._replace(drift=[p * (step_size / 2) for p in metric.p], scale=scale)
+
+
+def _surplus(step: Tensor, a: Tensor, q: Tensor, damped: float) -> Tensor:
+    room = (1 - damped * step * a).clamp_min(0.05)
+    return (step * q / 4 / room).clamp(0, 0.95)

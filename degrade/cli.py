@@ -1,0 +1,96 @@
+"""The command line: `degrade run | report | list`. Heavy libraries are imported by the command that needs them."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Degrade a trained network to chosen loss scales, and see which findings about it survive.",
+)
+
+KINDS = ("probes", "studies", "organisms")
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study by name (degrade list studies).")],
+    model: Annotated[str, typer.Option(help="An organism by name (degrade list organisms).")] = "mixture",
+    probe: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:key=value,key=value; repeat for several. Default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    quick: Annotated[bool, typer.Option(help="A smaller version, within 90 seconds.")] = False,
+    controls: Annotated[bool, typer.Option(help="Also run the controls that need a ladder of their own.")] = False,
+    longer: Annotated[float, typer.Option(min=0.1, help="Multiply the steps of each rung.")] = 1.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")] = None,
+) -> None:
+    """Run a study and write its directory: tables, draws, figures and a report."""
+    from degrade import plugins
+
+    began = time.monotonic()
+    folder = out or Path("runs") / study
+    module = plugins.find("studies", study)
+    if folder.exists():
+        raise FileExistsError(
+            f"{folder} already holds a run; expected a new directory: give another --out, or remove it first"
+        )
+    table = module.run(
+        model=model, probes=probe, seed=seed, quick=quick, controls=controls, longer=longer, workers=workers, out=folder
+    )
+    for line in module.finding(table):
+        typer.echo(line)
+    typer.echo(f"Report: {folder / 'report.html'} ({time.monotonic() - began:.0f} s)")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The directory of a finished run.")]) -> None:
+    """Draw a finished run's figures and report again from its stored tables."""
+    import json
+
+    from degrade import plugins
+
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        raise FileNotFoundError(f"{folder} holds no manifest.json; expected the directory of a finished run")
+    module = plugins.find("studies", json.loads(manifest.read_text())["study"])
+    typer.echo(f"Report: {module.report(folder)}")
+
+
+@app.command("list")
+def list_(kind: Annotated[str | None, typer.Argument(help="probes, studies or organisms.")] = None) -> None:
+    """List what is installed, a line each."""
+    from degrade import plugins
+
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; the known ones are: {', '.join(KINDS)}")
+    for group in [kind] if kind else KINDS:
+        typer.echo(f"{group}:")
+        for name in plugins.installed(group):
+            typer.echo(f"  {name:<12} {_line(plugins.find(group, name))}")
+
+
+def _line(plugin: Any) -> str:
+    return getattr(plugin, "summary", None) or (plugin.__doc__ or "").strip().split("\n")[0]
+
+
+def main() -> None:
+    """Entry point of the console script: a user's mistake is one sentence, not a traceback."""
+    try:
+        app()
+    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
+        typer.secho(f"degrade: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("degrade: stopped; nothing was written", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

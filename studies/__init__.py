@@ -1,0 +1,1 @@
+"""Questions asked of a ladder, each one a module with `run` and `figure`."""

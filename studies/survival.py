@@ -1,0 +1,160 @@
+"""Which behaviours survive degradation, and in which order?
+
+A ladder of loss rises is climbed from the trained weights; every probe is rerun on the draws of each rung, and every
+behaviour gets its half-retention scale E½ with an interval over chains. Two controls stand in the same table: isotropic
+Gaussian noise at the same rises (always), and a ladder whose potential does not contain the canaries (`controls`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from degrade import next_token_loss, store
+from degrade.build import ladder as climb_ladder
+from degrade.result import Ladder
+from probes import Subject, sweep
+from studies import isotropic
+from studies.behaviours import curves, ranking, rungs
+from studies.behaviours import marks as marks_of
+from studies.findings import finding as sentences
+from studies.subject import build_probes, open_subject
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "patching": {}, "recall": {}}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything; rises in nats per token."""
+
+    rises: tuple[float, ...]
+    chains: int
+    draws: int
+    evaluation: int
+    heldout: int
+    steps: int | None
+    burn_in: int | None
+    width: float = 0.25
+    sampler: str = "baoab"
+
+
+FULL = Size((0.08, 0.12, 0.17, 0.25, 0.36, 0.53, 0.77, 1.12), 4, 8, 256, 256, None, None)
+QUICK = Size((0.2, 0.4, 0.8), 2, 3, 128, 128, 150, 75)
+
+
+def run(
+    model: str = "mixture",
+    probes: Sequence[str] | None = None,
+    rises: Sequence[float] | None = None,
+    seed: int = 0,
+    quick: bool = False,
+    controls: bool = False,
+    longer: float = 1.0,
+    workers: int = 2,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run the study.
+
+    Args:
+        model: An organism by name.
+        probes: Probes as `NAME:key=value,...`; None for all of the package.
+        rises: Target loss rises, nats per token; None for the study's own.
+        seed: Of everything random.
+        quick: A smaller version; its rungs are too short to be called ok.
+        controls: Also climb a ladder whose potential leaves the canaries out.
+        longer: Factor on the steps of each rung.
+        workers: Processes, one thread each.
+        out: A new directory for tables, draws, figures and report; None writes nothing.
+        progress: Show progress bars.
+
+    Returns:
+        The sweep of each dial, a row an answer, with a column `dial` ("natural", "isotropic", "no canaries"), and rows
+        with probe "mark": loss rises to compare with.
+
+    Raises:
+        ValueError: for an unknown model or probe, or rises that cannot be reached.
+        FileExistsError: if `out` exists.
+    """
+    size = QUICK if quick else FULL
+    if rises is not None:
+        size = Size(**(asdict(size) | {"rises": tuple(rises)}))
+    subject = open_subject(model)
+    asked = build_probes(subject, probes, PROBES)
+    ladder = _climb(subject, subject.data, size, seed, longer, workers, progress)
+    parts = [sweep(ladder, asked, progress=progress).assign(dial="natural")]
+    noisy = isotropic.climb(ladder, size.chains, max(2, size.draws // 4), seed)
+    parts.append(sweep(noisy, asked, progress=progress).assign(dial="isotropic"))
+    if controls:
+        clean = subject.data[subject.organism.corpus.training().copies == 0]  # type: ignore[union-attr]
+        without = _climb(subject, clean, size, seed, longer, workers, progress)
+        parts.append(sweep(without, asked, progress=progress).assign(dial="no canaries"))
+    table = _joined([*parts, _marks(subject)])
+    if out is not None:
+        _write(Path(out), ladder, table, {"model": model, "probes": probes, "seed": seed, "quick": quick,
+                                          "controls": controls, "longer": longer, "workers": workers})  # fmt: skip
+    return table
+
+
+def _climb(
+    subject: Subject, data: Any, size: Size, seed: int, longer: float, workers: int, progress: bool
+) -> Ladder:
+    heldout = subject.organism.corpus.heldout(size.heldout, seed + 1).tokens  # type: ignore[union-attr]
+    return climb_ladder(
+        subject.model, data, rises=size.rises, loss=next_token_loss, width=size.width, heldout=heldout,
+        progress=progress, sampler=size.sampler, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
+        steps=size.steps, burn_in=size.burn_in, longer=longer, seed=seed, workers=workers,
+    )  # fmt: skip
+
+
+def _marks(subject: Subject) -> pd.DataFrame:
+    """Loss rises to compare with: the natural gaps, and what simpler models lose, above the model's own loss."""
+    organism: Any = subject.organism
+    losses = organism.references()
+    exact, _ = organism.exact_gap(subject.model)
+    larger, _ = organism.reference_gap(subject.model)
+    own = losses["entropy"] + exact
+    rises = {"exact gap": exact, "larger model": larger}
+    rises |= {name: loss - own for name, loss in losses.items() if name.startswith("n-gram") or name == "untrained"}
+    return pd.DataFrame({"probe": "mark", "measure": list(rises), "value": list(rises.values()), "dial": "natural"})
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    from probes.tables import stack
+
+    return stack(parts)
+
+
+def figure(table: pd.DataFrame) -> "Figure":
+    """Retention of each behaviour against the loss rise, a column a dial."""
+    from studies import figures
+
+    return figures.survival(curves(table), rungs(table), marks_of(table))
+
+
+def finding(table: pd.DataFrame) -> list[str]:
+    """What was found, in three sentences."""
+    own = rungs(table)
+    return sentences(ranking(table), own[own["dial"] == "natural"], marks_of(table))
+
+
+def report(folder: str | Path) -> Path:
+    """Draw figures and report of a finished run again from its stored tables."""
+    from studies.survival_report import redraw
+
+    return redraw(Path(folder))
+
+
+def _write(out: Path, ladder: Ladder, table: pd.DataFrame, asked: dict[str, Any]) -> None:
+    from studies.survival_report import redraw
+
+    with store.fresh(out) as folder:
+        ladder.manifest.update(study="survival", asked=asked)
+        store.write(ladder, folder)
+        table.to_parquet(folder / "probes.parquet")
+        redraw(folder)
