@@ -1,6 +1,7 @@
 """`degrade.ladder`: from a trained model and data to draws at chosen loss rises, each rung with its verdict."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ from degrade.climb import climb, plans
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
 from degrade.losses import Loss, next_token_loss, unit_of
+from degrade.manifest import weights_key
 from degrade.noise import Key, normal_like
 from degrade.parameters import Only, Selection, lent, select
+from degrade.pilot import Settings
 from degrade.potential import FixedSet, Potential, calibrated_loss, check_baseline, example_nats
 from degrade.request import Request
 from degrade.result import Ladder
-from degrade.temperature import Settings, calibrate
+from degrade.temperature import calibrate
 
 BATCH = 32
 PRIOR_DRAWS = 8
+RUNAWAY = 1.0  # nats; a rise below this is no runaway however small E_max is
 
 
 def ladder(
@@ -60,9 +64,9 @@ def ladder(
         observe: callables run on the model at each draw, for models whose weights are too large to keep.
         out: a directory to store the ladder in; it must not exist.
         progress: show progress bars.
-        **settings: the fields of `degrade.request.Request`: sampler "sgld", preconditioner "fisher", step_size, steps,
-            burn_in, batch_size (None: found and recorded), longer 1 (factor on steps and burn-in), chains 4, draws 8, seed 0, evaluation 256 (size of the
-            fixed set), keep "weights" or "none", workers 1.
+        **settings: the fields of `degrade.request.Request`: sampler "baoab", preconditioner "fisher", step_size, steps,
+            burn_in, batch_size (None: found and recorded), longer 1 (factor on steps and burn-in), chains 4, draws 8,
+            seed 0, evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1.
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -121,7 +125,7 @@ def set_scene(
 ) -> Scene:
     """Measure the trained weights on all data and fix the evaluation set."""
     examples, device = Examples(data), selection.tensors[0].device
-    shown = (lambda chunks: tqdm(chunks, "losses at w*", leave=False, disable=not progress, delay=2))
+    shown = partial(tqdm, desc="losses at w*", leave=False, disable=not progress, delay=2)
     center = selection.copy()
     with one_thread():
         nats, count = example_nats(model, loss, examples, device, shown)
@@ -133,7 +137,7 @@ def set_scene(
         )
         evaluation = _fixed(model, loss, Examples(examples.batch(chosen)), device)
         held = None if heldout is None else _fixed(model, loss, Examples(heldout), device)
-    return Scene(potential, evaluation, held, observe, request.keep == "weights")
+    return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model))
 
 
 def _precision(request: Request, center: list[torch.Tensor]) -> list[float]:
@@ -146,7 +150,6 @@ def _fixed(model: nn.Module, loss: Loss, data: Examples, device: torch.device) -
     return FixedSet(data, loss, nats.cpu(), count.cpu(), calibrated_loss(model, loss, data, device))
 
 
-
 def reachable(scene: Scene, seed: int) -> float:
     """E_max: the mean rise of draws from the neighbourhood alone (nβ = 0), nats per unit, from 8 draws."""
     potential = scene.potential
@@ -154,10 +157,11 @@ def reachable(scene: Scene, seed: int) -> float:
     with one_thread():
         for number in range(PRIOR_DRAWS):
             noise = normal_like(Key(seed), "prior", number, potential.center)
-            masks = [1.0 if m is None else m.to(x.device) for m, x in zip(potential.selection.masks, noise, strict=True)]
             weights = [
-                c + x * m * a**-0.5
-                for c, x, m, a in zip(potential.center, noise, masks, potential.precision, strict=True)
+                c + x * a**-0.5 * (1.0 if m is None else m.to(x.device))
+                for c, x, m, a in zip(
+                    potential.center, noise, potential.selection.masks, potential.precision, strict=True
+                )
             ]
             potential.selection.place(weights)
             nats = example_nats(potential.model, potential.loss, scene.evaluation.data, potential.device)[0]
@@ -178,15 +182,18 @@ def _refuse_unreachable(request: Request, ceiling: float) -> None:
 
 def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool) -> Ladder:
     settings = Settings(
-        request.seed, request.chains, request.batch_size or min(BATCH, len(scene.potential.data)), request.sampler,
-        request.preconditioner, request.step_size, 1.5 * ceiling,
+        request.seed,
+        request.chains,
+        request.batch_size or min(BATCH, len(scene.potential.data)),
+        request.sampler,
+        request.preconditioner,
+        request.step_size,
+        max(1.5 * ceiling, RUNAWAY),
     )
     with engine(scene, request.workers) as runner:
         total = len(request.rises or request.nbetas or [])
         with tqdm(total=total, desc="finding temperatures", unit="rung", disable=not progress) as bar:
-            rungs = calibrate(
-                runner, scene, settings, request.rises, request.nbetas, lambda text: (bar.set_postfix_str(text), bar.update())
-            )
+            rungs = calibrate(runner, scene, settings, request.rises, request.nbetas, lambda rung: bar.update())
         asked = plans(scene, rungs, settings, request)
         with tqdm(total=total * request.chains, desc="climbing", unit="leg", disable=not progress) as bar:
             legs = climb(runner, scene, asked, request.seed, request.chains, lambda leg: bar.update())

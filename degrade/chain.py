@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from degrade.metric import Metric
-from degrade.noise import Key, batch_index
+from degrade.noise import Key, Tensors, batch_index, normal_like
 from degrade.potential import FixedSet, Potential, calibrated_loss, example_nats
 from degrade.samplers import SAMPLERS
-from degrade.step_size import find
+from degrade.step_size import BATCH, curve, sharpest
 
 BLOCK = 25
 TRACKED = 8
+SLACK = 2.0  # one batch's curvature is noisy: below twice the bound a step is left as it is
 RESTARTS = 6
 
 
@@ -43,12 +44,13 @@ class Plan:
 
 
 class Kept(NamedTuple):
-    """A draw as a chain hands it over."""
+    """A draw as a chain hands it over; `trace` is zᵀ K z at its weights for one random sign vector z."""
 
     step: int
     weights: list[Tensor] | None
     heldout_rise: float
     calibrated_rise: float
+    trace: float
     observed: list[Any]
 
 
@@ -57,7 +59,8 @@ class Leg:
     """What a chain brings back from a rung.
 
     `trace` has a row a step: rise, plain virial, weighted virial, prior fraction, step size; `losses` a row an
-    evaluation: nats of each example of the fixed set.
+    evaluation: nats of each example of the fixed set; `force` a number an evaluation: ∇Uᵀ P ∇U from two independent
+    minibatches.
     """
 
     plan: Plan
@@ -65,6 +68,7 @@ class Leg:
     weights: list[Tensor]
     trace: np.ndarray
     losses: np.ndarray
+    force: np.ndarray
     kept: list[Kept] = field(default_factory=list)
     restarts: int = 0
     fault: str = ""
@@ -79,6 +83,7 @@ class Scene:
     heldout: FixedSet | None = None
     observe: tuple[Any, ...] = ()
     keep_weights: bool = True
+    model_key: str = ""
 
 
 TRACE = ("rise", "virial", "weighted_virial", "prior_fraction", "step_size")
@@ -93,51 +98,73 @@ def advance(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
 
     The attempts are counted in the leg; after six the leg carries the fault and no draws.
     """
-    for attempt in range(RESTARTS):
-        trial = replace(plan, step_size=plan.step_size * 0.5**attempt)
+    for number in range(RESTARTS):
+        trial = replace(plan, step_size=plan.step_size * 0.5**number)
         try:
-            leg = _attempt(scene, trial, key._replace(attempt=attempt), weights)
+            leg = attempt(scene, trial, key._replace(attempt=number), weights)
         except RunawayError as fault:
             reason = str(fault)
             continue
-        leg.restarts = attempt
+        leg.restarts = number
         return leg
     width = len(scene.evaluation.baseline)
-    return Leg(plan, key.chain, weights, np.empty((0, len(TRACE))), np.empty((0, width)), [], RESTARTS, reason)
+    nothing = np.empty((0, len(TRACE))), np.empty((0, width)), np.empty(0)
+    return Leg(plan, key.chain, weights, *nothing, [], RESTARTS, reason)
 
 
-def _attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
+def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
+    """Run one chain through one rung.
+
+    Raises:
+        RunawayError: if a block of steps is not finite or out of any equilibrium's reach.
+    """
     sampler = SAMPLERS[plan.sampler]
     rows: list[Tensor] = []
     losses: list[np.ndarray] = []
+    force: list[Tensor] = []
     kept: list[Kept] = []
     step_size, vector = plan.step_size, plan.vector
     state = sampler.init(weights, plan.metric, step_size, key)
     for start in range(0, plan.steps, BLOCK):
         if plan.tracked and start and start % (TRACKED * BLOCK) == 0:
-            found = find(
-                scene.potential, state.weights, plan.metric, plan.nbeta, sampler, key, start, vector
-            )
-            step_size, vector = min(step_size, found.step_size), found.vector
+            stiff, vector = sharpest(scene.potential, state.weights, plan.metric, plan.nbeta, key, start, vector)
+            step_size = min(step_size, SLACK * sampler.stability / stiff)
             state = sampler.resize(state, plan.metric, step_size)
         for step in range(start, min(start + BLOCK, plan.steps)):
             row, gradient = _measured(scene.potential, plan, key, step, state.weights)
             rows.append(row)
+            if step + 1 in plan.evaluate:
+                force.append(_force(scene.potential, plan, key, step, state.weights, gradient))
             state = sampler.update(state, gradient, key)
             if step + 1 in plan.evaluate:
                 losses.append(_evaluate(scene, state.weights))
             if step + 1 in plan.keep:
-                kept.append(_keep(scene, step + 1, state.weights))
+                kept.append(_keep(scene, plan, key, step + 1, state.weights))
         rows[start:] = [torch.cat([r, r.new_tensor([step_size])]) for r in rows[start:]]
         _guard(torch.stack(rows[start:]), plan, scene.potential)
     trace = torch.stack(rows).double().cpu().numpy()
     width = len(scene.evaluation.baseline)
-    return Leg(plan, key.chain, state.weights, trace, np.array(losses).reshape(-1, width), kept)
+    forces = np.array([float(value) for value in force])
+    return Leg(plan, key.chain, state.weights, trace, np.array(losses).reshape(-1, width), forces, kept)
 
 
-def _measured(
-    potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
+def _force(potential: Potential, plan: Plan, key: Key, step: int, weights: Tensors, gradient: Tensors) -> Tensor:
+    """∇Uᵀ P ∇U from the step's own minibatch and a second, independent one: noise has no square in it."""
+    index = batch_index(key, "second", step, len(potential.data), plan.batch_size)
+    other = torch._foreach_mul(potential.gradient(weights, index)[1], plan.nbeta)
+    torch._foreach_add_(other, potential.prior_gradient(weights))
+    return _sum(torch._foreach_mul(torch._foreach_mul(other, gradient), plan.metric.p))
+
+
+def _trace(potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> float:
+    """zᵀ K z with random signs z: averages to the trace of K = P^½ ∇²U P^½ (Hutchinson 1989)."""
+    signs = [x.sign() for x in normal_like(key, "probe", step, weights)]
+    index = batch_index(key, "probe", step, len(potential.data), min(BATCH, len(potential.data)))
+    bent = curve(potential, weights, plan.metric, plan.nbeta, index, signs)
+    return float(_sum(torch._foreach_mul(bent, signs)))
+
+
+def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> tuple[Tensor, Tensors]:
     """Minibatch averages at the weights before the step, and ∇U there.
 
     The batch is independent of the weights, so products with its gradient average to the exact ones.
@@ -155,7 +182,7 @@ def _measured(
     return torch.stack([rise, virial, weighted, prior]), total
 
 
-def _sum(tensors: list[Tensor]) -> Tensor:
+def _sum(tensors: Tensors) -> Tensor:
     return torch.stack([x.sum() for x in tensors]).sum()
 
 
@@ -182,8 +209,9 @@ def _evaluate(scene: Scene, weights: list[Tensor]) -> np.ndarray:
     return nats.cpu().numpy()
 
 
-def _keep(scene: Scene, step: int, weights: list[Tensor]) -> Kept:
+def _keep(scene: Scene, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> Kept:
     potential = scene.potential
+    trace = _trace(potential, plan, key, step, weights)
     potential.selection.place(weights)
     held = math.nan
     if scene.heldout is not None:
@@ -193,4 +221,4 @@ def _keep(scene: Scene, step: int, weights: list[Tensor]) -> Kept:
     loss = calibrated_loss(potential.model, potential.loss, scene.evaluation.data, potential.device)
     observed = [observer(potential.model) for observer in scene.observe]
     stored = [w.cpu() for w in weights] if scene.keep_weights else None
-    return Kept(step, stored, held, loss - scene.evaluation.calibrated, observed)
+    return Kept(step, stored, held, loss - scene.evaluation.calibrated, trace, observed)

@@ -2,32 +2,34 @@
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
 
 import numpy as np
 
 from degrade.chain import Leg, Plan, Scene, advance
 from degrade.engine import Engine
 from degrade.noise import Key
+from degrade.pilot import Settings, bind
 from degrade.request import Request
 from degrade.samplers import SAMPLERS
-from degrade.temperature import Rung, Settings, bind
+from degrade.temperature import Rung
 
 BURN_IN = (100, 600)
-KEPT = (240, 1200)
+KEPT = (300, 2400)
 LOOKS = 40
 
 
 def plans(scene: Scene, rungs: list[Rung], settings: Settings, request: Request) -> list[Plan]:
     """Freeze what each rung asks of its chains.
 
-    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 600] steps, drawing for 12 within
-    [240, 1200].
+    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 600] steps, drawing for 24 within
+    [300, 2400].
     """
     return [_plan(scene, number + 1, rung, settings, request) for number, rung in enumerate(rungs)]
 
 
 def _plan(scene: Scene, number: int, rung: Rung, settings: Settings, request: Request) -> Plan:
-    step_size = request.step_size or rung.found.step_size
+    step_size = request.step_size or rung.bound.step_size
     burn_in, steps = _lengths(SAMPLERS[settings.sampler].memory / step_size, request)
     evaluate = _spread(burn_in, steps, max(LOOKS, request.draws))
     chosen = np.linspace(len(evaluate) - 1, 0, request.draws, endpoint=False).round().astype(int)
@@ -36,14 +38,14 @@ def _plan(scene: Scene, number: int, rung: Rung, settings: Settings, request: Re
         nbeta=rung.nbeta,
         metric=bind(scene, settings, rung.curvature, rung.nbeta),
         step_size=step_size,
-        bound="given" if request.step_size else rung.found.bound,
+        bound="given" if request.step_size else rung.bound.name,
         steps=steps,
         burn_in=burn_in,
         batch_size=settings.batch_size,
         sampler=settings.sampler,
         evaluate=evaluate,
         keep=tuple(sorted(evaluate[i] for i in chosen)),
-        vector=rung.found.vector,
+        vector=rung.vector,
         tracked=request.step_size is None,
         ceiling=settings.ceiling,
     )
@@ -54,7 +56,7 @@ def _lengths(memory: float, request: Request) -> tuple[int, int]:
     if burn_in is None:
         burn_in = int(np.clip(4 * memory, *BURN_IN)) if steps is None else steps // 2
     if steps is None:
-        steps = burn_in + int(np.clip(12 * memory, *KEPT))
+        steps = burn_in + int(np.clip(24 * memory, *KEPT))
     return round(burn_in * request.longer), round(steps * request.longer)
 
 
@@ -68,7 +70,7 @@ def climb(
     plans: list[Plan],
     seed: int,
     chains: int,
-    done: Callable[[Leg], None] = lambda leg: None,
+    done: Callable[[Leg], Any] = lambda leg: None,
 ) -> list[list[Leg]]:
     """Run every chain up all rungs; returns legs[rung][chain]. A chain that fails stays down and goes no further."""
     legs: list[list[Leg | None]] = [[None] * chains for _ in plans]

@@ -60,6 +60,5 @@ def expected_rise(curvature: Curvature, precision: list[float], nbeta: float) ->
     Exact for a quadratic loss with a minimum at w*; used as a first guess only.
     """
     return sum(
-        float((f / (nbeta * f + a)).double().sum()) / 2
-        for f, a in zip(curvature.fisher, precision, strict=True)
+        float((f / (nbeta * f + a)).double().sum()) / 2 for f, a in zip(curvature.fisher, precision, strict=True)
     )

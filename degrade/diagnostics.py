@@ -26,6 +26,7 @@ class Reading(NamedTuple):
     evaluation_rise: Estimate
     virial: Estimate
     weighted_virial: Estimate
+    temperature: Estimate
     prior_fraction: float
     heldout_rise: Estimate
     calibrated_rise: float
@@ -71,6 +72,14 @@ def trend(halves: np.ndarray) -> tuple[float, float]:
     return float(change.mean()), float(2 * stats.t.sf(abs(change.mean() / error), len(change) - 1))
 
 
+def temperature(leg: Leg) -> float:
+    """Configurational temperature T_c = E[∇Uᵀ P ∇U] / E[tr K] of a chain, K = P^½ ∇²U P^½; 1 in equilibrium.
+
+    Integration by parts with the field P∇U (Rugh 1997, doi:10.1103/PhysRevLett.78.772); stiff directions dominate it.
+    """
+    return float(leg.force.mean() / np.mean([kept.trace for kept in leg.kept]))
+
+
 def fixed_rises(leg: Leg, baseline: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Paired rise on the fixed set at each evaluation, nats per unit."""
     return (leg.losses.astype(float) - baseline.astype(float)).sum(1) / count.sum()
@@ -89,6 +98,7 @@ def read(legs: list[Leg], plan: Plan, baseline: np.ndarray, count: np.ndarray) -
         evaluation_rise=over_chains(list(fixed.mean(1))),
         virial=over_chains(list(column["virial"].mean(1))),
         weighted_virial=over_chains(list(column["weighted_virial"].mean(1))),
+        temperature=over_chains([temperature(leg) for leg in legs]),
         prior_fraction=float(column["prior_fraction"].mean()),
         heldout_rise=over_chains([float(np.mean([k.heldout_rise for k in leg.kept])) for leg in legs]),
         calibrated_rise=float(np.mean([k.calibrated_rise for leg in legs for k in leg.kept])),

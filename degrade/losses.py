@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Loss = Callable[[nn.Module, Any], Any]
+Loss = Callable[[Any, Any], Any]
 
 IGNORED = -100
 
@@ -42,7 +42,8 @@ class Scored:
     shift: bool
     unit: str
 
-    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    def __call__(self, model: Callable[..., Any], batch: Any) -> tuple[Tensor, Tensor]:
+        """Summed nats and scored units of each example."""
         logits, labels = self._logits_and_labels(model, batch)
         return _cross_entropy(logits, labels)
 
@@ -53,7 +54,7 @@ class Scored:
         drawn = torch.multinomial(chances, 1, generator=generator).view(labels.shape)
         return _cross_entropy(logits, torch.where(labels == IGNORED, labels, drawn))
 
-    def _logits_and_labels(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    def _logits_and_labels(self, model: Callable[..., Any], batch: Any) -> tuple[Tensor, Tensor]:
         if not self.shift:
             inputs, labels = batch
             return logits_of(model(inputs)), labels
@@ -118,4 +119,5 @@ class Replay:
     scale: float = 1.0
 
     def __call__(self, *_: Any, **__: Any) -> Tensor:
+        """The scaled logits."""
         return self.logits * self.scale

@@ -34,7 +34,7 @@ def describe(scene: Scene, request: Request, ceiling: float, unit: str) -> dict[
         "parameters": list(potential.selection.names),
         "scales": [a**-0.5 for a in potential.precision],
         "keys": {
-            "model": weights_key(potential.model),
+            "model": scene.model_key,
             "data": data_key(potential.data),
             "loss": source_key(potential.loss),
         },

@@ -5,7 +5,6 @@ Frozen while draws are taken: an adapting preconditioner biases the law.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from degrade.curvature import Curvature
@@ -23,12 +22,6 @@ class Metric:
     weight: list[Tensor]
     q: list[Tensor]
     total: float
-
-    @property
-    def heat(self) -> float:
-        """Σ A P q / Σ A: times ε and a sampler's own factor, the relative excess rise from minibatch noise."""
-        dots = torch._foreach_mul(torch._foreach_mul(self.weight, self.p), self.q)
-        return sum(float(x.double().sum()) for x in dots) / self.total
 
 
 def build(

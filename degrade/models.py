@@ -3,6 +3,8 @@
 The only file of the package that knows TransformerLens.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,27 @@ def bridge(folder: str | Path) -> tuple[Any, Any]:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with _quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     wrapped = build_bridge_from_module(
-        model, model.config.architectures[0], hf_config=model.config, tokenizer=tokenizer, model_name=folder.name
+        model, type(model).__name__, hf_config=model.config, tokenizer=tokenizer, model_name=folder.name
     )
     return wrapped.eval(), tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers for some time: loading from disk takes no time worth one."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def is_bridge(model: nn.Module) -> bool:
@@ -50,9 +67,9 @@ def refuse_unfaithful(model: nn.Module) -> None:
     if fused:
         raise ValueError(
             f"this bridge's parameter list is not the model's: {type(model.get_submodule(fused[0])).__name__} at"
-            f" {fused[0]!r} lists fused and split q/k/v weights side by side, so noise would be counted twice or have no"
-            " effect; pass the Hugging Face model itself (before wrapping), or a family whose q, k and v are separate"
-            " (Llama, Qwen2, native bridges)"
+            f" {fused[0]!r} lists fused and split q/k/v weights side by side, so noise would be counted twice or have"
+            " no effect; pass the Hugging Face model itself (before wrapping), or a family whose q, k and v are"
+            " separate (Llama, Qwen2, native bridges)"
         )
     if getattr(model, "compatibility_mode", False):
         raise ValueError(
@@ -70,16 +87,20 @@ def export(model: nn.Module, folder: Path) -> Path:
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; expected a new directory")
-    inner = getattr(model, "original_model", model)
+    whole: Any = model
+    inner = getattr(whole, "original_model", whole)
     if not hasattr(inner, "save_pretrained"):
         raise TypeError(f"a {type(model).__name__} did not come from Hugging Face; save its state_dict() instead")
-    if inner is model:
+    if inner is whole:
         inner.save_pretrained(folder)
         return folder
+    from transformers import PreTrainedTokenizerBase
+
     twin = type(inner)(inner.config)
     state = {name.replace("._original_component", ""): value for name, value in inner.state_dict().items()}
     twin.load_state_dict({name: state[name] for name in twin.state_dict()})
     twin.save_pretrained(folder)
-    if getattr(model, "tokenizer", None) is not None:
-        model.tokenizer.save_pretrained(folder)
+    tokenizer = getattr(whole, "tokenizer", None)
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        tokenizer.save_pretrained(folder)
     return folder

@@ -1,6 +1,6 @@
 """Randomness as a pure function of its purpose.
 
-Each random number of a run is fixed by (seed, stage, rung, chain, attempt, purpose, step, index) through
+Each random number of a run is fixed by (seed, stage, rung, chain, attempt, turn, purpose, step, index) through
 `numpy.random.SeedSequence`: never by arithmetic on seeds, never by a global generator. So runs can be resumed,
 spread over processes and repeated bit for bit.
 """
@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PURPOSES = ("noise", "batch", "curvature", "labels", "prior", "evaluation", "power", "pilot")
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
+PURPOSES = (
+    "noise", "batch", "curvature", "labels", "prior", "evaluation", "power", "pilot", "heat one", "heat two", "second",
+    "probe",
+)  # fmt: skip
 STAGES = ("calibration", "production", "control")
 
 
@@ -27,10 +32,12 @@ class Key(NamedTuple):
     rung: int = 0
     chain: int = 0
     attempt: int = 0
+    turn: int = 0
 
     def sequence(self, purpose: str, step: int, index: int = 0) -> np.random.SeedSequence:
         """The seed sequence of one purpose at one step."""
-        address = (STAGES.index(self.stage), self.rung, self.chain, self.attempt, PURPOSES.index(purpose), step, index)
+        where = (STAGES.index(self.stage), self.rung, self.chain, self.attempt, self.turn)
+        address = (*where, PURPOSES.index(purpose), step, index)
         return np.random.SeedSequence(entropy=self.seed, spawn_key=address)
 
     def numbers(self, purpose: str, step: int, index: int = 0) -> np.random.Generator:
@@ -43,7 +50,7 @@ class Key(NamedTuple):
         return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
 
 
-def normal_like(key: Key, purpose: str, step: int, tensors: list[Tensor]) -> list[Tensor]:
+def normal_like(key: Key, purpose: str, step: int, tensors: Tensors) -> list[Tensor]:
     """Independent standard normal tensors in float32, one a parameter, each from its own generator."""
     return [
         torch.empty(tensor.shape, device=tensor.device, dtype=torch.float32).normal_(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from degrade.models import refuse_unfaithful
+from degrade.noise import Tensors
 
 Only = str | Mapping[str, Tensor | None] | None
 
@@ -37,7 +38,7 @@ class Selection:
         """The present weights, copied, in float32."""
         return [tensor.detach().clone().float() for tensor in self.tensors]
 
-    def place(self, weights: list[Tensor]) -> None:
+    def place(self, weights: Tensors) -> None:
         """Write weights into the model, rounded once to each parameter's own type."""
         with torch.no_grad():
             for tensor, value in zip(self.tensors, weights, strict=True):
@@ -96,7 +97,7 @@ def _refuse_overlap(named: Mapping[str, nn.Parameter]) -> None:
 
 @contextmanager
 def lent(model: nn.Module, selection: Selection) -> Iterator[None]:
-    """Lend a model for sampling; weights, buffers, mode, requires_grad and .grad come back bit for bit, whatever happens.
+    """Lend a model for sampling; weights, buffers, mode, requires_grad and .grad come back bit for bit in any case.
 
     The model is put into eval mode (with a warning if it was training and has dropout or batch statistics).
     """
@@ -126,8 +127,10 @@ def _say_if_noisy(model: nn.Module) -> None:
         name
         for name, part in model.named_modules()
         if part.training
-        and ((isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0)
-        or isinstance(part, nn.modules.batchnorm._BatchNorm))
+        and (
+            (isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0)
+            or isinstance(part, nn.modules.batchnorm._BatchNorm)
+        )
     ]
     if noisy:
         warnings.warn(

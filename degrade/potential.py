@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from degrade.data import Examples
 from degrade.losses import Loss, Replay, logits_of, measure
+from degrade.noise import Tensors
 from degrade.parameters import Selection
 
 CHUNK = 256
@@ -45,7 +46,7 @@ class Potential:
         """Nats of some examples at the weights now in the model, with their graph."""
         return measure(self.loss, self.model, self.data.batch(index, self.device), len(index))[0]
 
-    def gradient(self, weights: list[Tensor], index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    def gradient(self, weights: Tensors, index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
         """The paired rise L_B(w) − L_B(w*) of a minibatch and ∇L_B(w), in nats per unit, float32."""
         self.selection.place(weights)
         nats = self.nats(index)
@@ -54,13 +55,13 @@ class Potential:
         rise = (nats.detach() - self.baseline[torch.as_tensor(index)]).sum() / size
         return rise, [g.float() for g in gradients]
 
-    def sampled_gradient(self, weights: list[Tensor], index: np.ndarray, key: torch.Generator) -> list[Tensor]:
+    def sampled_gradient(self, weights: Tensors, index: np.ndarray, key: torch.Generator) -> list[Tensor]:
         """∇ of the summed nats at labels drawn from the model, for a loss that can draw them."""
         self.selection.place(weights)
         nats = self.loss.sampled(self.model, self.data.batch(index, self.device), key)[0]  # type: ignore[attr-defined]
         return [g.float() for g in torch.autograd.grad(nats.sum(), self.selection.tensors)]
 
-    def prior_gradient(self, weights: list[Tensor]) -> list[Tensor]:
+    def prior_gradient(self, weights: Tensors) -> list[Tensor]:
         """(w − w*)/s², the gradient of the neighbourhood's part."""
         return [(w - c) * a for w, c, a in zip(weights, self.center, self.precision, strict=True)]
 
@@ -111,7 +112,7 @@ def check_baseline(nats: Tensor, count: Tensor) -> None:
 
 @torch.no_grad()
 def calibrated_loss(model: nn.Module, loss: Loss, data: Examples, device: torch.device) -> float:
-    """min over τ of the mean loss with logits multiplied by τ, in nats per unit; nan for a loss without logits.
+    """Min over τ of the mean loss with logits multiplied by τ, in nats per unit; nan for a loss without logits.
 
     Networks can change their loss by scaling logits alone; this part of a rise is not structural.
     """
@@ -140,5 +141,5 @@ def _answers(model: nn.Module, loss: Loss, batch: object) -> Replay:
         kept.append(logits_of(model(*args, **kwargs)))
         return kept[0]
 
-    loss(recorder, batch)  # type: ignore[arg-type]
+    loss(recorder, batch)
     return Replay(kept[0])

@@ -22,7 +22,7 @@ class Request(BaseModel):
     nbetas: list[float] | None = None
     width: float | None = None
     gamma: float | None = None
-    sampler: str = "sgld"
+    sampler: str = "baoab"
     preconditioner: str = "fisher"
     step_size: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=8)

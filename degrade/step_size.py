@@ -1,11 +1,15 @@
 """The step size: found from the stiffest direction and from the noise of the gradient, where the chains are.
 
-    stability:  ε ≤ c / λmax(P^½ ∇²U P^½)            c of the sampler
-    heating:    Σ A ε P q / 4 / Σ A ≤ 0.25           (before the noise correction, which removes most of it)
+    stability:  ε ≤ c / λmax(K),                K = P^½ ∇²U P^½, c of the sampler
+    heating:    ε S ≤ 0.06  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K P^½ C P^½) / (4 tr K) − R
 
-λmax is that of a batch of 128 examples: smaller batches look stiffer than the loss is.
+C is the covariance of the gradient of a minibatch and q its diagonal. Minibatch noise heats direction k of K by
+ε (P^½CP^½)_kk / 4; the noise correction takes the diagonal of it out of every coordinate. What is left raises the
+configurational temperature by ε S: the diagonal correction cannot follow noise that lives in few directions, which are
+just those that carry the loss. ε R is the share of the injected noise that the correction takes away.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,65 +17,139 @@ import torch
 from torch import Tensor
 
 from degrade.metric import Metric
-from degrade.noise import Key, batch_index, normal_like
+from degrade.noise import Key, Tensors, batch_index, normal_like
 from degrade.potential import Potential
 from degrade.samplers.protocol import Sampler
 
-HEATING = 0.25
+HEATING, TAKEN = 0.06, 0.4
 REACH = 0.03
 BATCH = 128
 FIRST, AGAIN = 8, 2
+PAIRS = 4
 
 
 class Found(NamedTuple):
-    """A step size, what bounded it ('stability' or 'heating'), and the stiffest direction it was found along."""
+    """What is known of the step at some weights: the stiffest curvature, its direction, S and R of the heating bound."""
 
-    step_size: float
-    bound: str
     sharpness: float
+    heat: float
+    taken: float
     vector: list[Tensor]
 
 
-def find(
-    potential: Potential, weights: list[Tensor], metric: Metric, nbeta: float, sampler: Sampler, key: Key, step: int,
+class Bound(NamedTuple):
+    """A step size and what bounded it: "stability" or "heating"."""
+
+    step_size: float
+    name: str
+
+
+def bound(found: Sequence[Found], sampler: Sampler) -> Bound:
+    """The step size that several looks allow: the stiffest of them, and their mean heating."""
+    stable = sampler.stability / max(max(x.sharpness for x in found), 1e-12)
+    heat, taken = (sum(values) / len(found) for values in zip(*((x.heat, x.taken) for x in found), strict=True))
+    cool = 1 / max(heat / HEATING, taken / TAKEN, 1e-12)
+    return Bound(min(stable, cool), "stability" if stable < cool else "heating")
+
+
+def look(
+    potential: Potential,
+    weights: list[Tensor],
+    metric: Metric,
+    nbeta: float,
+    batch_size: int,
+    key: Key,
     vector: list[Tensor] | None = None,
 ) -> Found:
-    """The step size at some weights: the smaller of the two bounds. A known vector saves most of the iterations."""
+    """Measure curvature and heating at some weights. A known vector saves most of the iterations."""
+    sharpness, vector = sharpest(potential, weights, metric, nbeta, key, 0, vector)
+    whole = sum(heating(potential, weights, metric, nbeta, batch_size, key, pair) for pair in range(PAIRS)) / PAIRS
+    taken = corrected(metric)
+    return Found(sharpness, whole - taken, taken, vector)
+
+
+def sharpest(
+    potential: Potential,
+    weights: list[Tensor],
+    metric: Metric,
+    nbeta: float,
+    key: Key,
+    step: int,
+    vector: list[Tensor] | None = None,
+) -> tuple[float, list[Tensor]]:
+    """λmax(K) and its direction, on a fresh batch of 128 examples: smaller batches look stiffer than the loss is."""
     rounds = FIRST if vector is None else AGAIN
     start = normal_like(key, "power", step, weights) if vector is None else vector
     index = batch_index(key, "power", step, len(potential.data), min(BATCH, len(potential.data)))
-    sharpness, vector = power_iteration(potential, weights, metric, nbeta, index, start, rounds)
-    stable = sampler.stability / max(sharpness, 1e-12)
-    cool = HEATING / max(sampler.heating * metric.heat, 1e-12)
-    return Found(min(stable, cool), "stability" if stable < cool else "heating", sharpness, vector)
+    return power_iteration(potential, weights, metric, nbeta, index, start, rounds)
+
+
+def heating(
+    potential: Potential, weights: list[Tensor], metric: Metric, nbeta: float, batch_size: int, key: Key, pair: int
+) -> float:
+    """S + R, the heating without correction, from one pair of minibatches: 4 gradients."""
+    examples = len(potential.data)
+    batches = [batch_index(key, purpose, pair, examples, batch_size) for purpose in ("heat one", "heat two", "probe")]
+    one, two = (potential.gradient(weights, index)[1] for index in batches[:2])
+    # n = P^½ (g₁ − g₂) nβ has covariance 2 P^½ C P^½, so nᵀ K n / 2 averages to tr(K P^½ C P^½)
+    noise = [nbeta * (a - b) * p.sqrt() for a, b, p in zip(one, two, metric.p, strict=True)]
+    size = max(_norm(noise), 1e-30)
+    bent = curve(potential, weights, metric, nbeta, batches[2], torch._foreach_mul(noise, 1 / size))
+    return size * _dot(noise, bent) / 2 / (4 * _dot(metric.p, metric.a))
+
+
+def corrected(metric: Metric) -> float:
+    """R: what the diagonal noise correction takes out of the configurational temperature, over ε."""
+    stiffness = torch._foreach_mul(metric.p, metric.a)
+    return _dot(stiffness, torch._foreach_mul(metric.p, metric.q)) / (4 * _dot(metric.p, metric.a))
+
+
+def curve(
+    potential: Potential,
+    weights: list[Tensor],
+    metric: Metric,
+    nbeta: float,
+    index: np.ndarray,
+    vector: Tensors,
+    reach: float = REACH,
+) -> list[Tensor]:
+    """K v on one batch, by central differences of the gradient (two gradients).
+
+    Differences work with any attention kernel and any activation. The displacement, `reach` in units of the law's own
+    spread along v, sees the curvature on the scale that a step feels.
+    """
+    root = [p.sqrt() for p in metric.p]
+    shift = torch._foreach_mul(root, vector)
+    ahead = potential.gradient(torch._foreach_add(weights, shift, alpha=reach), index)[1]
+    behind = potential.gradient(torch._foreach_add(weights, shift, alpha=-reach), index)[1]
+    change = torch._foreach_mul(torch._foreach_sub(ahead, behind), nbeta / (2 * reach))
+    return [r * (c + s * a) for r, c, s, a in zip(root, change, shift, potential.precision, strict=True)]
 
 
 def power_iteration(
-    potential: Potential, weights: list[Tensor], metric: Metric, nbeta: float, index: np.ndarray,
-    vector: list[Tensor], rounds: int,
+    potential: Potential,
+    weights: list[Tensor],
+    metric: Metric,
+    nbeta: float,
+    index: np.ndarray,
+    vector: list[Tensor],
+    rounds: int,
 ) -> tuple[float, list[Tensor]]:
-    """The largest |eigenvalue| of P^½ ∇²U P^½ on one batch, by central differences of the gradient.
-
-    Differences work with any attention kernel and any activation; the displacement, 0.03 in units of the law's own
-    spread, sees the curvature on the scale that a step feels. Two gradients a round.
-    """
-    root = [p.sqrt() for p in metric.p]
+    """The largest |eigenvalue| of K on one batch and its direction; two gradients a round."""
     size = 1.0
     for _ in range(rounds):
-        vector = _normalised(vector)
-        shift = torch._foreach_mul(root, vector)
-        ahead = potential.gradient(torch._foreach_add(weights, shift, alpha=REACH), index)[1]
-        behind = potential.gradient(torch._foreach_add(weights, shift, alpha=-REACH), index)[1]
-        change = torch._foreach_mul(torch._foreach_sub(ahead, behind), nbeta / (2 * REACH))
-        bent = [c + s * a for c, s, a in zip(change, shift, potential.precision, strict=True)]
-        vector = torch._foreach_mul(root, bent)
+        vector = curve(potential, weights, metric, nbeta, index, _normalised(vector))
         size = _norm(vector)
     return size, _normalised(vector)
 
 
-def _norm(tensors: list[Tensor]) -> float:
+def _norm(tensors: Tensors) -> float:
     return float(torch.stack(torch._foreach_norm(tensors)).norm())
 
 
-def _normalised(tensors: list[Tensor]) -> list[Tensor]:
-    return torch._foreach_mul(tensors, 1.0 / max(_norm(tensors), 1e-30))
+def _dot(one: Tensors, two: Tensors) -> float:
+    return sum(float((a * b).double().sum()) for a, b in zip(one, two, strict=True))
+
+
+def _normalised(tensors: Tensors) -> list[Tensor]:
+    return list(torch._foreach_mul(tensors, 1.0 / max(_norm(tensors), 1e-30)))

@@ -1,6 +1,6 @@
 """Stored ladders: a directory that is complete or absent, never half.
 
-    manifest.json  ladder.parquet  traces.parquet  losses.parquet  draws/rung-RR-chain-CC.safetensors
+manifest.json  ladder.parquet  traces.parquet  losses.parquet  draws/rung-RR-chain-CC.safetensors
 """
 
 import json

@@ -57,7 +57,8 @@ def _trained(scene: Scene) -> dict[str, Any]:
         "heldout_rise": nan if scene.heldout is None else 0.0,
         "heldout_rise_se": nan if scene.heldout is None else 0.0, "calibrated_rise": 0.0, "nbeta": math.inf,
         "llc": nan, "llc_se": nan, "virial": nan, "virial_se": nan, "weighted_virial": nan,
-        "weighted_virial_se": nan, "rhat": nan, "ess": nan, "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
+        "weighted_virial_se": nan, "temperature": nan, "temperature_se": nan, "rhat": nan, "ess": nan,
+        "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
         "bound": "", "steps": 0, "burn_in": 0, "restarts": 0, "verdict": "trained", "reason": "the weights as given",
     }  # fmt: skip
 
@@ -84,6 +85,7 @@ def _rung(
         "calibrated_rise": reading.calibrated_rise, "llc": plan.nbeta * reading.rise.mean,
         "llc_se": plan.nbeta * reading.rise.se, "virial": reading.virial.mean, "virial_se": reading.virial.se,
         "weighted_virial": reading.weighted_virial.mean, "weighted_virial_se": reading.weighted_virial.se,
+        "temperature": reading.temperature.mean, "temperature_se": reading.temperature.se,
         "rhat": reading.rhat, "ess": reading.ess, "prior_fraction": reading.prior_fraction, "reach": reach,
         "step_size": float(np.min([leg.trace[-1, TRACE.index("step_size")] for leg in finished])),
     }  # fmt: skip
@@ -95,7 +97,8 @@ def _words(verdict: Verdict) -> dict[str, str]:
 
 
 _MEASURED = (
-    "rise", "rise_se", "evaluation_rise", "heldout_rise", "heldout_rise_se", "calibrated_rise", "prior_fraction", "reach"
+    "rise", "rise_se", "evaluation_rise", "heldout_rise", "heldout_rise_se", "calibrated_rise", "prior_fraction",
+    "reach",
 )  # fmt: skip
 
 
@@ -103,7 +106,16 @@ def _draws(scene: Scene, rung: Rung, plan: Plan, leg: Leg, verdict: Verdict) -> 
     rises = fixed_rises(leg, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
     at = dict(zip(plan.evaluate, rises, strict=True))
     return [
-        Draw(plan.rung, leg.chain, number, rung.target, float(at[kept.step]), kept.heldout_rise, verdict.word, kept.weights)
+        Draw(
+            plan.rung,
+            leg.chain,
+            number,
+            rung.target,
+            float(at[kept.step]),
+            kept.heldout_rise,
+            verdict.word,
+            kept.weights,
+        )
         for number, kept in enumerate(leg.kept)
     ]
 

@@ -10,6 +10,7 @@ from degrade.diagnostics import Estimate, Reading
 
 MISSED, MISSED_BADLY = 0.05, 0.15
 VIRIAL, VIRIAL_BAD = 0.05, 0.2
+HOT, HOT_BAD = 0.1, 1.0
 RHAT, RHAT_BAD = 1.05, 1.3
 ESS = 50
 REACH = 0.8
@@ -51,6 +52,7 @@ def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool,
     found += _missed(reading.rise, target)
     found += _virial("plain virial", reading.virial, "flat directions are not yet filled: lengthen the burn-in")
     found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium")
+    found += _temperature(reading.temperature)
     if not reading.rhat <= RHAT:
         found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
     if not reading.ess >= ESS:
@@ -81,3 +83,14 @@ def _virial(name: str, value: Estimate, low: str) -> list[tuple[bool, str]]:
         return []
     cause = low if off < 0 else "the chain is hotter than asked: smaller steps or larger batches"
     return [(not abs(off) <= VIRIAL_BAD + error, f"{name} {value.mean:.3f}: {cause}")]
+
+
+def _temperature(value: Estimate) -> list[tuple[bool, str]]:
+    error = 2 * value.se if math.isfinite(value.se) else 0.0
+    off = value.mean - 1
+    if abs(off) <= HOT + min(error, HOT):
+        return []
+    if off < 0:
+        return [(False, f"configurational temperature {value.mean:.2f}: not yet in equilibrium, lengthen the burn-in")]
+    text = f"configurational temperature {value.mean:.2f}: minibatch noise or too large a step heats stiff directions"
+    return [(off > HOT_BAD, f"{text}, so nbeta and llc are too high for this rise: smaller steps and more of them")]

@@ -69,6 +69,8 @@ class Isotropic:
     def rise(self, draw: NoisyDraw) -> float:
         """The draw's paired rise on the ladder's evaluation set, nats per unit."""
         fixed = self.ladder.evaluation
+        if fixed is None:
+            raise ValueError("a ladder loaded from disk has no evaluation set; climb it again to add isotropic noise")
         with self.applied(draw), torch.no_grad():
             device = self.ladder.selection.tensors[0].device
             return fixed.rises(example_nats(self.model, fixed.loss, fixed.data, device)[0].cpu())
@@ -81,9 +83,9 @@ def climb(ladder: Ladder, chains: int, draws: int, seed: int) -> Isotropic:
     """
     dial = Isotropic(ladder, seed)
     sigma = 1e-3
-    for row in ladder.table[ladder.table["rung"] > 0].itertuples():
-        if str(row.verdict) == "failed":
-            continue
+    rungs = ladder.table[ladder.table["rung"] > 0]
+    row: Any
+    for row in rungs[rungs["verdict"] != "failed"].itertuples():
         sigma = _strength(dial, row, draws=1, chains=max(4, chains), start=sigma)
         rung = [_draw(dial, row, chain, index, sigma) for chain in range(chains) for index in range(draws)]
         verdict = _verdict(rung, float(row.evaluation_rise))

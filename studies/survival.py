@@ -101,9 +101,7 @@ def run(
     return table
 
 
-def _climb(
-    subject: Subject, data: Any, size: Size, seed: int, longer: float, workers: int, progress: bool
-) -> Ladder:
+def _climb(subject: Subject, data: Any, size: Size, seed: int, longer: float, workers: int, progress: bool) -> Ladder:
     heldout = subject.organism.corpus.heldout(size.heldout, seed + 1).tokens  # type: ignore[union-attr]
     return climb_ladder(
         subject.model, data, rises=size.rises, loss=next_token_loss, width=size.width, heldout=heldout,

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from degrade.metric import Metric
 from degrade.noise import Key
 from degrade.samplers import SAMPLERS

@@ -10,11 +10,9 @@ from degrade.samplers import baoab, sgld
 from degrade.samplers.protocol import Sampler
 
 SAMPLERS: dict[str, Sampler] = {
-    "baoab": Sampler(baoab.init, baoab.update, baoab.resize, baoab.STABILITY, baoab.HEATING, baoab.MEMORY),
-    "sgld": Sampler(sgld.init, sgld.update, sgld.resize, sgld.STABILITY, sgld.HEATING, sgld.MEMORY),
-    "ula": Sampler(
-        partial(sgld.init, scheme="plain"), sgld.update, sgld.resize, 0.2, sgld.HEATING, sgld.MEMORY
-    ),
+    "baoab": Sampler(baoab.init, baoab.update, baoab.resize, baoab.STABILITY, baoab.MEMORY),
+    "sgld": Sampler(sgld.init, sgld.update, sgld.resize, sgld.STABILITY, sgld.MEMORY),
+    "ula": Sampler(partial(sgld.init, scheme="plain"), sgld.update, sgld.resize, 0.2, sgld.MEMORY),
 }
 
 __all__ = ["SAMPLERS", "Sampler"]

@@ -9,8 +9,8 @@ Leimkuhler & Matthews 2013 (doi:10.1093/amrx/abs010). Positions on a quadratic h
 stable step, h² P a < 4. For small h it is SGLD with step size ε (a unit kick moves a position by h/2 · (1 + α)/(1 − α)
 in all); stiff directions bound h² instead of ε, which allows an ε 5.7 times larger where stability is the limit.
 
-A gradient of variance q kicks the momentum by h² P q a step. On a quadratic positions then follow an AR(2) process whose
-extra variance is h² P q (1 + α)/(4 a (1 − α)(1 − h² P a/4)); the injected noise is reduced by just as much:
+A gradient of variance q kicks the momentum by h² P q a step. On a quadratic, positions then follow an AR(2) process
+whose extra variance is h² P q (1 + α)/(4 a (1 − α)(1 − h² P a/4)); the injected noise is reduced by just as much:
 
     κ = h² P q ((1 + α)/2)² / (1 − h² P a / 4),   at most 0.95 (1 − α²)
 """
@@ -21,26 +21,25 @@ import torch
 from torch import Tensor
 
 from degrade.metric import Metric
-from degrade.noise import Key, normal_like
+from degrade.noise import Key, Tensors, normal_like
 
 KEPT = 0.7
 SQUARE = (1 - KEPT) / (1 + KEPT)  # h² / ε
 STABILITY = 1.0 / SQUARE
-HEATING = 0.25
 MEMORY = 2.0
 
 
 class State(NamedTuple):
     """Weights (float32), momentum, step number, and what one step size needs: h P^½ and the noise scale."""
 
-    weights: list[Tensor]
-    momentum: list[Tensor]
+    weights: Tensors
+    momentum: Tensors
     step: int
     move: list[Tensor]
     scale: list[Tensor]
 
 
-def init(weights: list[Tensor], metric: Metric, step_size: float, key: Key) -> State:
+def init(weights: Tensors, metric: Metric, step_size: float, key: Key) -> State:
     """Start a chain at `weights` with momentum from its own law, N(0, 1)."""
     return resize(State(weights, normal_like(key, "noise", 0, weights), 0, [], []), metric, step_size)
 

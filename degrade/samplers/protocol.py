@@ -1,4 +1,4 @@
-"""What a sampler is: pure functions, and three numbers that say how its step size acts."""
+"""What a sampler is: pure functions, and two numbers that say how its step size acts."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ class Sampler(NamedTuple):
         update: `(state, gradient, key) -> State`, the gradient ∇U at `state.weights`.
         resize: `(state, metric, step_size) -> State`, the same chain with another step size.
         stability: c of the rule ε ≤ c / λmax(P^½ ∇²U P^½).
-        heating: relative excess variance that gradient noise of variance q adds if uncorrected, over ε P q.
         memory: steps in which a direction with P a = 1 forgets its position, times ε.
     """
 
@@ -20,5 +19,4 @@ class Sampler(NamedTuple):
     update: Callable[..., Any]
     resize: Callable[..., Any]
     stability: float
-    heating: float
     memory: float

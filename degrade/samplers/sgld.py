@@ -16,24 +16,23 @@ import torch
 from torch import Tensor
 
 from degrade.metric import Metric
-from degrade.noise import Key, normal_like
+from degrade.noise import Key, Tensors, normal_like
 
 STABILITY = 1.5
-HEATING = 0.25
 MEMORY = 2.0
 
 
 class State(NamedTuple):
-    """Weights (float32), step number, what one step size needs (εP/2 and the noise scale), and ξ_t if it is averaged."""
+    """Weights (float32), step number, what one step size needs (εP/2, the noise scale), and ξ_t if it is averaged."""
 
-    weights: list[Tensor]
+    weights: Tensors
     step: int
     drift: list[Tensor]
     scale: list[Tensor]
-    last: list[Tensor] | None
+    last: Tensors | None
 
 
-def init(weights: list[Tensor], metric: Metric, step_size: float, key: Key, scheme: str = "lm") -> State:
+def init(weights: Tensors, metric: Metric, step_size: float, key: Key, scheme: str = "lm") -> State:
     """Start a chain at `weights`."""
     last = None if scheme == "plain" else normal_like(key, "noise", 0, weights)
     return resize(State(weights, 0, [], [], last), metric, step_size)

@@ -1,10 +1,10 @@
 """Each mistake is named, with the value, the expectation and the cure, and leaves nothing behind."""
 
-import degrade
 import pytest
 import torch
 from torch import nn
 
+import degrade
 from tests.degrade.toys import classifier, quadratic, quadratic_loss
 
 GOOD = {"rises": [0.1], "width": 0.5, "loss": degrade.label_loss, "progress": False}

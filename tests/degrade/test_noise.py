@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from degrade.noise import Key, batch_index, normal_like
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from degrade.parameters import applied, lent, select
 from torch import nn
+
+from degrade.parameters import applied, lent, select
 
 
 class Tied(nn.Module):

@@ -1,11 +1,11 @@
 import json
 
-import degrade
 import pandas as pd
 import pytest
 import torch
-from degrade.store import fresh
 
+import degrade
+from degrade.store import fresh
 from tests.degrade.test_ladder import short_ladder
 from tests.degrade.toys import classifier
 

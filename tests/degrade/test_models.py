@@ -1,0 +1,139 @@
+"""The traps of bridges: which are sampled faithfully, and which are refused with the reason."""
+
+import pytest
+import torch
+from torch import nn
+from transformer_lens import TransformerBridge, TransformerBridgeConfig
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+import degrade
+from degrade.models import bridge, refuse_unfaithful
+from degrade.parameters import select
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+ROPE = {"max_position_embeddings": 16, "vocab_size": 30}
+TOKENS = torch.randint(30, (64, 8), generator=torch.Generator().manual_seed(0))
+
+
+def raw(family):
+    torch.manual_seed(0)
+    if family == "llama":
+        return LlamaForCausalLM(LlamaConfig(**SMALL, **ROPE, num_key_value_heads=2, pad_token_id=None))
+    if family == "llama tied":
+        return LlamaForCausalLM(LlamaConfig(**SMALL, **ROPE, num_key_value_heads=2, tie_word_embeddings=True))
+    if family == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**SMALL, **ROPE, num_key_value_heads=2))
+    if family == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=30, n_positions=16))
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, **ROPE))
+
+
+def wrapped(family):
+    model = raw(family)
+    return build_bridge_from_module(model, type(model).__name__, hf_config=model.config, model_name="toy").eval()
+
+
+def native():
+    config = TransformerBridgeConfig(
+        d_model=16, d_head=8, n_layers=2, n_ctx=8, n_heads=2, d_vocab=30, act_fn="relu", seed=0
+    )
+    return TransformerBridge.boot_native(config)
+
+
+def climbed(model):
+    return degrade.ladder(
+        model, TOKENS, nbetas=[100.0], width=0.2, chains=2, draws=2, steps=20, burn_in=4, evaluation=16, batch_size=8,
+        progress=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["llama", "llama tied", "qwen2"])
+def test_faithful_bridges_have_the_parameters_of_their_model(family):
+    assert select(wrapped(family)).count == sum(p.numel() for p in raw(family).parameters())
+
+
+@pytest.mark.parametrize(
+    "model", [lambda: wrapped("llama"), lambda: wrapped("qwen2"), native], ids=["llama", "qwen2", "native"]
+)
+def test_faithful_bridges_are_sampled_and_every_run_sees_the_draw(model):
+    model = model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    clean = model(TOKENS).detach()
+    ladder = climbed(model)
+    draw = next(ladder.draws())
+    with ladder.applied(draw), torch.no_grad():
+        plain = model(TOKENS)
+        hooked = model.run_with_hooks(TOKENS, fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: value)])
+        cached, _ = model.run_with_cache(TOKENS)
+    assert torch.equal(plain, hooked)
+    assert torch.equal(plain, cached)
+    assert not torch.allclose(plain, clean)
+    assert torch.equal(model(TOKENS), clean)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox"])
+def test_bridges_with_another_parameter_list_are_refused_and_their_raw_models_are_not(family):
+    with pytest.raises(ValueError, match="parameter list is not the model's: JointQKV.*pass the Hugging Face model"):
+        climbed(wrapped(family))
+    assert climbed(raw(family)).table.rise[1] != 0
+
+
+def test_folded_bridges_are_refused():
+    model = wrapped("llama")
+    model.enable_compatibility_mode()
+    with pytest.raises(ValueError, match="compatibility mode"):
+        refuse_unfaithful(model)
+
+
+def test_bare_modules_pass():
+    refuse_unfaithful(nn.Linear(2, 2))
+
+
+def test_a_saved_model_loads_as_the_same_function_and_a_draw_exports_as_one(tmp_path):
+    model = raw("llama").eval()
+    clean = model(TOKENS).logits.detach()
+    model.save_pretrained(tmp_path / "hf")
+    loaded, _ = bridge_without_tokenizer(tmp_path / "hf")
+    assert torch.allclose(loaded(TOKENS), clean, atol=1e-5)
+    ladder = climbed(loaded)
+    draw = next(ladder.draws())
+    again = LlamaForCausalLM.from_pretrained(ladder.export(draw, tmp_path / "draw")).eval()
+    with ladder.applied(draw):
+        assert torch.allclose(loaded(TOKENS), again(TOKENS).logits, atol=1e-5)
+    with pytest.raises(FileExistsError):
+        ladder.export(draw, tmp_path / "draw")
+
+
+def bridge_without_tokenizer(folder):
+    model = LlamaForCausalLM.from_pretrained(folder)
+    return build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config, model_name="toy").eval(), None
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no config.json"):
+        bridge(tmp_path / "typo")
+
+
+def test_only_hugging_face_models_export(tmp_path):
+    with pytest.raises(TypeError, match="did not come from Hugging Face"):
+        degrade.models.export(nn.Linear(2, 2), tmp_path / "x")
+
+
+def test_bf16_weights_follow_a_float32_chain():
+    model = raw("llama").bfloat16().eval()
+    ladder = climbed(model)
+    draw = next(ladder.draws())
+    assert all(w.dtype == torch.float32 for w in draw.weights)
+    with ladder.applied(draw):
+        assert all(torch.equal(p, w.bfloat16()) for p, w in zip(model.parameters(), draw.weights, strict=True))
