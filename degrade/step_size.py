@@ -29,7 +29,7 @@ PAIRS = 4
 
 
 class Found(NamedTuple):
-    """What is known of the step at some weights: the stiffest curvature, its direction, S and R of the heating bound."""
+    """What is known of the step at some weights: stiffest curvature and its direction, S and R of the heating bound."""
 
     sharpness: float
     heat: float

@@ -7,13 +7,14 @@ carries.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from degrade import parameters
 from degrade.diagnostics import over_chains
@@ -76,16 +77,18 @@ class Isotropic:
             return fixed.rises(example_nats(self.model, fixed.loss, fixed.data, device)[0].cpu())
 
 
-def climb(ladder: Ladder, chains: int, draws: int, seed: int) -> Isotropic:
+def climb(ladder: Ladder, chains: int, draws: int, seed: int, progress: bool = False) -> Isotropic:
     """Isotropic noise at the evaluation-set rise of each rung of a ladder that is not failed.
 
     A rung is `ok` when the mean rise of its draws meets the ladder's within 3 standard errors or 5 %.
     """
-    dial = Isotropic(ladder, seed)
+    light = replace(ladder, kept=[], traces=ladder.traces.iloc[:0], losses=ladder.losses.iloc[:0])
+    dial = Isotropic(light, seed)
     sigma = 1e-3
     rungs = ladder.table[ladder.table["rung"] > 0]
     row: Any
-    for row in rungs[rungs["verdict"] != "failed"].itertuples():
+    held = list(rungs[rungs["verdict"] != "failed"].itertuples())
+    for row in tqdm(held, desc="isotropic noise", unit="rung", disable=not progress):
         sigma = _strength(dial, row, draws=1, chains=max(4, chains), start=sigma)
         rung = [_draw(dial, row, chain, index, sigma) for chain in range(chains) for index in range(draws)]
         verdict = _verdict(rung, float(row.evaluation_rise))

@@ -15,12 +15,14 @@ import pandas as pd
 from degrade import next_token_loss, store
 from degrade.build import ladder as climb_ladder
 from degrade.result import Ladder
-from probes import Subject, sweep
+from probes import Subject
+from probes.tables import stack
 from studies import isotropic
 from studies.behaviours import curves, ranking, rungs
 from studies.behaviours import marks as marks_of
 from studies.findings import finding as sentences
 from studies.subject import build_probes, open_subject
+from studies.sweeping import sweep_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,21 +32,21 @@ PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "patching": {
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything; rises in nats per token."""
+    """How much of everything: rises in nats per token, draws stored and asked per chain and rung, set sizes, steps."""
 
     rises: tuple[float, ...]
     chains: int
     draws: int
+    asked: int
     evaluation: int
     heldout: int
     steps: int | None
     burn_in: int | None
     width: float = 0.25
-    sampler: str = "baoab"
 
 
-FULL = Size((0.08, 0.12, 0.17, 0.25, 0.36, 0.53, 0.77, 1.12), 4, 8, 256, 256, None, None)
-QUICK = Size((0.2, 0.4, 0.8), 2, 3, 128, 128, 150, 75)
+FULL = Size((0.08, 0.12, 0.17, 0.25, 0.36, 0.53, 0.77, 1.12), 4, 8, 4, 256, 256, None, None)
+QUICK = Size((0.2, 0.4, 0.8), 2, 3, 2, 128, 128, 150, 75)
 
 
 def run(
@@ -87,14 +89,12 @@ def run(
     subject = open_subject(model)
     asked = build_probes(subject, probes, PROBES)
     ladder = _climb(subject, subject.data, size, seed, longer, workers, progress)
-    parts = [sweep(ladder, asked, progress=progress).assign(dial="natural")]
-    noisy = isotropic.climb(ladder, size.chains, max(2, size.draws // 4), seed)
-    parts.append(sweep(noisy, asked, progress=progress).assign(dial="isotropic"))
+    dials: dict[str, Any] = {"natural": ladder}
+    dials["isotropic"] = isotropic.climb(ladder, size.chains, max(2, size.asked // 2), seed, progress)
     if controls:
         clean = subject.data[subject.organism.corpus.training().copies == 0]  # type: ignore[union-attr]
-        without = _climb(subject, clean, size, seed, longer, workers, progress)
-        parts.append(sweep(without, asked, progress=progress).assign(dial="no canaries"))
-    table = _joined([*parts, _marks(subject)])
+        dials["no canaries"] = _climb(subject, clean, size, seed, longer, workers, progress)
+    table = stack([*sweep_all(dials, asked, size.asked, workers, progress), _marks(subject)])
     if out is not None:
         _write(Path(out), ladder, table, {"model": model, "probes": probes, "seed": seed, "quick": quick,
                                           "controls": controls, "longer": longer, "workers": workers})  # fmt: skip
@@ -105,7 +105,7 @@ def _climb(subject: Subject, data: Any, size: Size, seed: int, longer: float, wo
     heldout = subject.organism.corpus.heldout(size.heldout, seed + 1).tokens  # type: ignore[union-attr]
     return climb_ladder(
         subject.model, data, rises=size.rises, loss=next_token_loss, width=size.width, heldout=heldout,
-        progress=progress, sampler=size.sampler, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
+        progress=progress, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
         steps=size.steps, burn_in=size.burn_in, longer=longer, seed=seed, workers=workers,
     )  # fmt: skip
 
@@ -120,12 +120,6 @@ def _marks(subject: Subject) -> pd.DataFrame:
     rises = {"exact gap": exact, "larger model": larger}
     rises |= {name: loss - own for name, loss in losses.items() if name.startswith("n-gram") or name == "untrained"}
     return pd.DataFrame({"probe": "mark", "measure": list(rises), "value": list(rises.values()), "dial": "natural"})
-
-
-def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    from probes.tables import stack
-
-    return stack(parts)
 
 
 def figure(table: pd.DataFrame) -> "Figure":

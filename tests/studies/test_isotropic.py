@@ -8,7 +8,7 @@ from tests.degrade.test_ladder import short_ladder
 
 @pytest.fixture(scope="module")
 def dial():
-    ladder = short_ladder(rises=[0.1, 0.3], steps=120)
+    ladder = short_ladder(steps=400, burn_in=100, chains=4)
     return ladder, isotropic.climb(ladder, chains=3, draws=2, seed=0)
 
 
