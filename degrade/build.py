@@ -25,7 +25,7 @@ from degrade.request import Request
 from degrade.result import Ladder
 from degrade.temperature import calibrate
 
-BATCH = 32
+BATCH, WORK = 32, 1e8
 PRIOR_DRAWS = 8
 RUNAWAY = 1.0  # nats; a rise below this is no runaway however small E_max is
 
@@ -180,11 +180,17 @@ def _refuse_unreachable(request: Request, ceiling: float) -> None:
         )
 
 
+def usual_batch(potential: Potential) -> int:
+    """Examples a step: about 10⁸ multiplications' worth, at least 32, at most all of them (then without noise)."""
+    fits = int(WORK / (potential.selection.count * potential.unit))
+    return min(max(fits, BATCH), len(potential.data))
+
+
 def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool) -> Ladder:
     settings = Settings(
         request.seed,
         request.chains,
-        request.batch_size or min(BATCH, len(scene.potential.data)),
+        request.batch_size or usual_batch(scene.potential),
         request.sampler,
         request.preconditioner,
         request.step_size,

@@ -29,13 +29,13 @@ def build(
     curvature: Curvature,
     precision: list[float],
     nbeta: float,
-    batch_size: int,
+    batch_size: float,
     masks: tuple[Tensor | None, ...],
 ) -> Metric:
     """Bind a preconditioner to the curvature at one temperature."""
     a = [nbeta * f + s for f, s in zip(curvature.fisher, precision, strict=True)]
     weight = [nbeta * f / x for f, x in zip(curvature.fisher, a, strict=True)]
-    q = [nbeta**2 * v / batch_size for v in curvature.noise]
+    q = [nbeta**2 * v / batch_size for v in curvature.noise]  # an infinite batch is one without noise
     hidden = [None if mask is None else mask.to(x.device).float() for mask, x in zip(masks, a, strict=True)]
     p, weight, q = (_hide(part, hidden) for part in (p, weight, q))
     return Metric(p, a, weight, q, sum(float(x.double().sum()) for x in weight))

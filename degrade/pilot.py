@@ -3,6 +3,7 @@
 The unit that a calibration sends to processes; a pure function of its arguments.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,7 +101,8 @@ def bind(scene: Scene, settings: Settings, curvature: Curvature, nbeta: float) -
     """The metric of some curvature at one temperature."""
     potential = scene.potential
     p = PRECONDITIONERS[settings.preconditioner](curvature, nbeta, potential.precision)
-    return metrics.build(p, curvature, potential.precision, nbeta, settings.batch_size, potential.selection.masks)
+    batch = settings.batch_size if settings.batch_size < len(potential.data) else math.inf
+    return metrics.build(p, curvature, potential.precision, nbeta, batch, potential.selection.masks)
 
 
 def first_look(scene: Scene, seed: int) -> Curvature:

@@ -31,10 +31,13 @@ def test_noise_is_float32_whatever_the_weights_are():
     assert x.dtype == torch.float32
 
 
-def test_batches_are_drawn_with_replacement_from_all_examples():
-    counts = np.bincount(batch_index(Key(0), "batch", 0, 10, 10_000), minlength=10)
+def test_batches_are_drawn_with_replacement_from_all_examples_unless_all_fit():
+    counts = np.bincount(
+        np.concatenate([batch_index(Key(0), "batch", step, 10, 5) for step in range(2000)]), minlength=10
+    )
     assert counts.min() > 1000 - 5 * 30
     assert counts.max() < 1000 + 5 * 30
+    assert batch_index(Key(0), "batch", 0, 10, 10).tolist() == list(range(10))
 
 
 def test_unknown_purpose_is_refused():
