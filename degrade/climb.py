@@ -14,16 +14,16 @@ from degrade.request import Request
 from degrade.samplers import SAMPLERS
 from degrade.temperature import Rung
 
-BURN_IN = (100, 600)
-KEPT = (300, 2400)
+BURN_IN = (100, 400)
+KEPT = (300, 1200)
 LOOKS = 40
 
 
 def plans(scene: Scene, rungs: list[Rung], settings: Settings, request: Request) -> list[Plan]:
     """Freeze what each rung asks of its chains.
 
-    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 600] steps, drawing for 24 within
-    [300, 2400].
+    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 400] steps, drawing for 24 within
+    [300, 1200].
     """
     return [_plan(scene, number + 1, rung, settings, request) for number, rung in enumerate(rungs)]
 

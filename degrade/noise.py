@@ -61,7 +61,7 @@ def normal_like(key: Key, purpose: str, step: int, tensors: Tensors) -> list[Ten
 
 
 def batch_index(key: Key, purpose: str, step: int, examples: int, size: int) -> np.ndarray:
-    """Indices of a batch drawn with replacement, independent of the state of any chain; all of them once if they fit."""
+    """Indices of a batch drawn with replacement, independent of any chain; all examples once if they fit."""
     if size >= examples:
         return np.arange(examples)
     return key.numbers(purpose, step).integers(examples, size=size)

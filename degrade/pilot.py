@@ -19,7 +19,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, look
 
 HALVINGS = 8
-SHORTEST, LONGEST = 40, 300
+SHORTEST, LONGEST = 40, 150
 NEAR = 0.3
 
 

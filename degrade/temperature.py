@@ -23,9 +23,9 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Bound, bound
 
 PILOTS = 2
-ROUNDS = 4
+ROUNDS = 3
 WARM_UPS = 4
-CLOSE = 0.02
+CLOSE = 0.03
 MEMORY = 3
 
 
