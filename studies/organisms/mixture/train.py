@@ -47,7 +47,7 @@ class Recipe:
     layers: int = 2
     width: int = 64
     hidden: int = 96
-    steps: int = 12_000
+    steps: int = 6_000
     rate: float = 3e-3
     batch: int = 64
     decay: float = 0.5
@@ -60,7 +60,7 @@ class Recipe:
 FRESH_SEED = 1_000_003
 RECIPES = {
     "small": Recipe(),
-    "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=6_000, decay=0.1, fresh=384_000),
+    "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=5_000, decay=0.1, fresh=384_000),
 }
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from studies.organisms.mixture.corpus import Corpus, apportion
-from studies.organisms.mixture.language import MODULUS, split_pairs, stream
+from studies.organisms.mixture.kinds import row_entropy
+from studies.organisms.mixture.language import MODULUS, split_pairs, stream, zipf
 from studies.organisms.mixture.references import unmirrored
 from studies.organisms.mixture.vocabulary import KINDS, VOCABULARY, WORDS, ids
 
@@ -133,7 +134,24 @@ def test_keys_determine_values(corpus):
         law = corpus.laws[kind]
         keys = {tuple(row) for row in law.records[:, :-1].tolist()}
         assert len(keys) == len(law.records) >= at_least
-        assert (np.diff(law.weights) < 0).all()
+        assert (np.diff(law.weights) <= 1e-15).all()
+
+
+def test_the_words_of_a_tail_key_are_independent(corpus):
+    law, words = corpus.laws["tail"], corpus.design.tail_words
+    left, right = (law.records[:, column] - ids(name)[0] for column, name in enumerate(("left", "right")))
+    joint = np.zeros((words, words))
+    joint[left, right] = law.weights
+    np.testing.assert_allclose(joint, np.outer(joint.sum(1), joint.sum(0)), rtol=1e-12)
+    np.testing.assert_allclose(joint.sum(1), zipf(words, corpus.design.tail_exponent), rtol=1e-12)
+
+
+def test_the_entropy_of_the_tail_is_that_of_its_words(corpus):
+    words = row_entropy(zipf(corpus.design.tail_words, corpus.design.tail_exponent))
+    profile = np.array([words, words, 0.0] * 11)[: corpus.laws["tail"].length]
+    assert corpus.mean_entropy("tail") == pytest.approx(profile.mean(), rel=1e-12)
+    entropy, _ = corpus.laws["tail"].score(corpus.of_kind("tail", 20, seed=2).tokens.numpy()[:, 1:])
+    np.testing.assert_allclose(entropy, np.tile(profile, (20, 1)), atol=1e-12)
 
 
 def test_questions_are_answered_by_their_own_text(corpus, queries):
