@@ -14,16 +14,16 @@ from degrade.request import Request
 from degrade.samplers import SAMPLERS
 from degrade.temperature import Rung
 
-BURN_IN = (100, 400)
-KEPT = (300, 1200)
-LOOKS = 40
+BURN_IN = (100, 300)
+KEPT = (300, 900)
+LOOKS = 32
 
 
 def plans(scene: Scene, rungs: list[Rung], settings: Settings, request: Request) -> list[Plan]:
     """Freeze what each rung asks of its chains.
 
-    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 400] steps, drawing for 24 within
-    [300, 1200].
+    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 300] steps, drawing for 30 within
+    [300, 900].
     """
     return [_plan(scene, number + 1, rung, settings, request) for number, rung in enumerate(rungs)]
 
@@ -56,7 +56,7 @@ def _lengths(memory: float, request: Request) -> tuple[int, int]:
     if burn_in is None:
         burn_in = int(np.clip(4 * memory, *BURN_IN)) if steps is None else steps // 2
     if steps is None:
-        steps = burn_in + int(np.clip(24 * memory, *KEPT))
+        steps = burn_in + int(np.clip(30 * memory, *KEPT))
     return round(burn_in * request.longer), round(steps * request.longer)
 
 

@@ -69,20 +69,34 @@ def engine(scene: Scene, workers: int) -> Iterator[Engine]:
 
 
 def _pool(scene: Scene, workers: int) -> Iterator[Engine]:
+    with processes(workers, _hold, scene) as executor:
+        yield Pool(executor)
+
+
+@contextmanager
+def processes(workers: int, initializer: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """Worker processes for some time: they finish their work, or are killed if an error ends the block."""
     from loky import ProcessPoolExecutor
 
-    executor = ProcessPoolExecutor(workers, initializer=_hold, initargs=(scene,))
+    executor = ProcessPoolExecutor(workers, initializer=initializer, initargs=arguments)
     try:
-        yield Pool(executor)
-    finally:
+        yield executor
+    except BaseException:
         executor.shutdown(kill_workers=True)
+        raise
+    executor.shutdown()
 
 
-def _hold(scene: Scene) -> None:
-    """Keep the scene in a worker; Ctrl-C belongs to the parent, which ends its workers, and they end when it does."""
+def settle() -> None:
+    """Make a worker one: one thread, Ctrl-C left to the parent, which ends its workers, and ended when it is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _hold(scene: Scene) -> None:
+    """Keep the scene in a worker."""
+    settle()
     _HELD["scene"] = scene
 
 

@@ -19,7 +19,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, look
 
 HALVINGS = 8
-SHORTEST, LONGEST = 40, 150
+SHORT, SHORTEST, LONGEST = 40, 80, 150
 NEAR = 0.3
 
 
@@ -80,7 +80,7 @@ def _run(
 ) -> tuple[Leg, float]:
     sampler = SAMPLERS[settings.sampler]
     step_size = settings.step_size or bound([found], sampler).step_size
-    steps = SHORTEST if short else 2 * int(np.clip(1.5 * sampler.memory / step_size, SHORTEST, LONGEST))
+    steps = SHORT if short else 2 * int(np.clip(1.5 * sampler.memory / step_size, SHORTEST, LONGEST))
     for number in range(HALVINGS):
         cut = 0.5**number
         plan = Plan(

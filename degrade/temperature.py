@@ -3,7 +3,8 @@
     ln nβ ← ln nβ + ln(E / E*) / κ,     κ = −d ln E / d ln nβ
 
 E falls strictly in nβ (dE/dnβ = −Var), so the root is unique wherever the law is ergodic; the fixed point does not
-depend on κ, which is read off the rounds before (½ at first, within [0.3, 1]).
+depend on κ, which is read off the rounds before (½ at first, within [0.3, 1]). A rung's nβ is the mean, in ln nβ, of
+what its last two rounds imply.
 """
 
 import math
@@ -126,14 +127,16 @@ def _aim(climb: Climb, number: int, target: float, rungs: list[Rung], first: Cur
     if number == 1:
         nbeta = _warm_up(climb, target, nbeta)
     seen: list[list[Pilot]] = []
-    for _ in range(ROUNDS):
+    implied: list[float] = []
+    for turn in range(ROUNDS):
         rise, pilots = climb.round(number, nbeta)
         seen.append(pilots)
         error = math.log(max(rise, 1e-3 * target) / target)
-        nbeta *= math.exp(float(np.clip(error / climb.slope(), -1.0, 1.0)))
-        if abs(error) < CLOSE:
+        implied.append(math.log(nbeta) + float(np.clip(error / climb.slope(), -1.0, 1.0)))
+        if abs(error) < CLOSE and turn > 0:
             break
-    return climb.settle(target, nbeta, sum(seen[-2:], []))
+        nbeta = math.exp(implied[-1])
+    return climb.settle(target, math.exp(sum(implied[-2:]) / len(implied[-2:])), sum(seen[-2:], []))
 
 
 def _warm_up(climb: Climb, target: float, nbeta: float) -> float:

@@ -149,6 +149,7 @@ _VERDICTS = [
     ("λ = nβ·rise", "llc"),
     ("virial", "virial"),
     ("weighted virial", "weighted_virial"),
+    ("config. temperature", "temperature"),
     ("R̂", "rhat"),
     ("ESS", "ess"),
     ("rise / highest", "reach"),

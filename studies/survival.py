@@ -42,10 +42,10 @@ class Size:
     heldout: int
     steps: int | None
     burn_in: int | None
-    width: float = 0.25
+    width: float = 0.32
 
 
-FULL = Size((0.08, 0.12, 0.17, 0.25, 0.36, 0.53, 0.77, 1.12), 4, 8, 4, 256, 256, None, None)
+FULL = Size((0.07, 0.12, 0.2, 0.3, 0.42, 0.58, 0.8, 1.05), 4, 4, 4, 256, 256, None, None)
 QUICK = Size((0.2, 0.4, 0.8), 2, 3, 2, 128, 128, 150, 75)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from probes.patching import ROLES
 from studies import behaviours, figures, findings
 from studies.claims import claims
 from studies.report import Plate, Report, write
@@ -35,7 +36,7 @@ def _plates(table: pd.DataFrame, ladder: pd.DataFrame, traces: pd.DataFrame) -> 
     }
     if (table["probe"] == "patching").any():
         cells = behaviours.cells(table, *PATCHED)
-        drawn = figures.heat_maps(cells, label="effect on the logit difference (nats)", column="role")
+        drawn = figures.heat_maps(cells, label="effect on the logit difference (nats)", column="role", order=ROLES)
         plates["patching"] = Plate("Activation patching across loss scales", figures.png(drawn), PATCHING)
     plates["verdicts"] = Plate("Verdicts", figures.png(figures.verdicts(ladder)), VERDICTS)
     plates["traces"] = Plate("Traces", figures.png(figures.traces(traces, ladder, smooth=20)), TRACES)

@@ -6,10 +6,9 @@ from itertools import groupby
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
-from degrade.engine import one_thread
+from degrade.engine import one_thread, processes, settle
 from probes import sweep
 
 
@@ -65,11 +64,6 @@ def _counted(bar: Any, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pooled(parts: list[tuple[str, Any]], probes: Sequence[Any], draws: int, workers: int, bar: Any) -> list[Any]:
-    from loky import ProcessPoolExecutor
-
-    executor = ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    try:
+    with processes(workers, settle) as executor:
         futures = [executor.submit(_ask, part, probes, draws) for _, part in parts]
         return [_counted(bar, future.result()) for future in futures]
-    finally:
-        executor.shutdown(kill_workers=True)

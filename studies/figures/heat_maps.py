@@ -1,5 +1,7 @@
 """Heat maps of a patching probe, one a rung, all on one colour scale with white at zero."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,6 +16,7 @@ def heat_maps(
     label: str = "recovery (0: corrupted run, 1: clean run)",
     rows: tuple[str, ...] = ("site", "layer"),
     column: str = "position",
+    order: Sequence[str] = (),
 ) -> Figure:
     """Small multiples of rows (site × layer) by column (position), w* first, with the rise and verdict of each rung.
 
@@ -22,6 +25,7 @@ def heat_maps(
         label: Name and unit of the values.
         rows: Keys that make a row of the map.
         column: Key that makes a column.
+        order: Columns in the order they are drawn; empty: sorted.
 
     Raises:
         ValueError: No cell has a finite value.
@@ -31,7 +35,8 @@ def heat_maps(
         raise ValueError(f"no finite value among {len(cells)} cells: there is nothing to draw")
     names = [tuple(row) for row in cells[list(rows)].drop_duplicates().itertuples(index=False)]
     names = sorted(names, key=lambda name: (_first(cells, rows[0], name[0]), *map(_number, name[1:])))
-    places = sorted(cells[column].dropna().unique())
+    present = set(cells[column].dropna().unique())
+    places = [place for place in order if place in present] or sorted(present)
     count = cells["rung"].nunique()
     across = next((columns for columns in (4, 3) if count % columns == 0), 3)
     down = -(-count // across)
@@ -75,7 +80,9 @@ def _axes(panels: np.ndarray, names: list[tuple], places: list, column: str, cou
                     other.axhline(height - 0.5, color="0.4", linewidth=0.6)
     across = panels.shape[1]
     for place, panel in enumerate(panels.ravel()[:count]):
-        panel.set_xticks(range(0, len(places), step), [_text(place) for place in places[::step]])
+        upright = any(isinstance(name, str) for name in places)
+        ticks = range(len(places)) if upright else range(0, len(places), step)
+        panel.set_xticks(ticks, [_text(places[tick]) for tick in ticks], rotation=90 if upright else 0, fontsize=6)
         if place + across >= count:
             panel.set_xlabel(column)
             panel.tick_params(labelbottom=True)
