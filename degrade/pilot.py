@@ -53,17 +53,21 @@ def pilot(
     nbeta: float,
     key: Key,
     weights: list[Tensor],
-    vector: list[Tensor] | None,
+    earlier: list[Found],
     short: bool,
 ) -> Pilot:
     """Find the step, run, read the rise of the second half, measure the curvature at the end.
+
+    `earlier` are the looks of all chains before this round, the chain's own last one first: one look at the heating is
+    too noisy to step by, and the rise must be read at the step that draws will be taken with.
 
     Raises:
         RuntimeError: if the chain runs away at every step size.
     """
     metric = bind(scene, settings, curvature, nbeta)
+    vector = earlier[0].vector if earlier else None
     found = look(scene.potential, weights, metric, nbeta, settings.batch_size, key, vector)
-    leg, cut = _run(scene, settings, metric, nbeta, key, weights, found, short)
+    leg, cut = _run(scene, settings, metric, nbeta, key, weights, [found, *earlier], short)
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
     return Pilot(leg.weights, rise, estimate(scene.potential, leg.weights, key, 1), found, cut)
 
@@ -75,11 +79,12 @@ def _run(
     nbeta: float,
     key: Key,
     weights: list[Tensor],
-    found: Found,
+    found: list[Found],
     short: bool,
 ) -> tuple[Leg, float]:
     sampler = SAMPLERS[settings.sampler]
-    step_size = settings.step_size or bound([found], sampler).step_size
+    allowed = min(bound(found, sampler).step_size, bound(found[:1], sampler).step_size)
+    step_size = settings.step_size or allowed
     steps = SHORT if short else 2 * int(np.clip(1.5 * sampler.memory / step_size, SHORTEST, LONGEST))
     for number in range(HALVINGS):
         cut = 0.5**number

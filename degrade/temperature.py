@@ -21,7 +21,7 @@ from degrade.engine import Engine
 from degrade.noise import Key
 from degrade.pilot import Pilot, Settings, first_look, pilot
 from degrade.samplers import SAMPLERS
-from degrade.step_size import Bound, bound
+from degrade.step_size import Bound, Found, bound
 
 PILOTS = 2
 ROUNDS = 3
@@ -50,7 +50,7 @@ class Climb:
     settings: Settings
     states: list[list[Tensor]]
     memory: list[Curvature]
-    vectors: list[list[Tensor] | None]
+    looks: list[Found] = field(default_factory=list)
     history: list[tuple[float, float]] = field(default_factory=list)
     rounds: int = 0
 
@@ -59,17 +59,23 @@ class Climb:
         self.rounds += 1
         curvature = average(self.memory)
         futures = [
-            self.engine.submit(pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, vector, short)
-            for chain, (state, vector) in enumerate(zip(self.states, self.vectors, strict=True))
+            self.engine.submit(
+                pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain), short
+            )
+            for chain, state in enumerate(self.states)
         ]
         pilots: list[Pilot] = [future.result() for future in futures]
         self.states = [p.weights for p in pilots]
-        self.vectors = [p.found.vector for p in pilots]
+        self.looks = [p.found for p in pilots]
         known = [] if self.rounds == 1 else self.memory
         self.memory = [*known, average([p.curvature for p in pilots])][-MEMORY:]
         rise = sum(p.rise for p in pilots) / len(pilots)
         self.history.append((nbeta, rise))
         return rise, pilots
+
+    def _earlier(self, chain: int) -> list[Found]:
+        """The looks of the round before, the chain's own first."""
+        return [*self.looks[chain : chain + 1], *self.looks[:chain], *self.looks[chain + 1 :]]
 
     def _key(self, rung: int, chain: int) -> Key:
         return Key(self.settings.seed, "calibration", rung, chain, turn=self.rounds)
@@ -102,7 +108,7 @@ def calibrate(
     """Climb the ladder once with two chains together and freeze the temperature, curvature and step of each rung."""
     first = first_look(scene, settings.seed)
     chains = min(PILOTS, settings.chains)
-    climb = Climb(engine, scene, settings, [scene.potential.center] * chains, [first], [None] * chains)
+    climb = Climb(engine, scene, settings, [scene.potential.center] * chains, [first])
     rungs: list[Rung] = []
     for number in range(len(targets or nbetas or [])):
         if targets is None:

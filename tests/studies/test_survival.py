@@ -9,7 +9,7 @@ import degrade
 from studies import survival
 from studies.subject import parse
 
-TINY = survival.Size((0.5, 0.9), 2, 2, 2, 64, 64, 60, 30)
+TINY = survival.Size((0.65, 1.0), 2, 2, 2, 64, 64, 150, 50)
 
 
 @pytest.fixture(scope="module")
