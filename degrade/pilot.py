@@ -83,8 +83,7 @@ def _run(
     short: bool,
 ) -> tuple[Leg, float]:
     sampler = SAMPLERS[settings.sampler]
-    allowed = min(bound(found, sampler).step_size, bound(found[:1], sampler).step_size)
-    step_size = settings.step_size or allowed
+    step_size = settings.step_size or bound(found, sampler).step_size
     steps = SHORT if short else 2 * int(np.clip(1.5 * sampler.memory / step_size, SHORTEST, LONGEST))
     for number in range(HALVINGS):
         cut = 0.5**number

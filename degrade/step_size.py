@@ -45,9 +45,12 @@ class Bound(NamedTuple):
 
 
 def bound(found: Sequence[Found], sampler: Sampler) -> Bound:
-    """The step size that several looks allow: the stiffest of them, and their mean heating."""
+    """The step size that several looks allow: the stiffest and the hottest of them.
+
+    Gradient noise is heavy-tailed, so that a typical look sees less heat than there is; the hottest of a few errs less.
+    """
     stable = sampler.stability / max(max(x.sharpness for x in found), 1e-12)
-    heat, taken = (sum(values) / len(found) for values in zip(*((x.heat, x.taken) for x in found), strict=True))
+    heat, taken = max(x.heat for x in found), max(x.taken for x in found)
     cool = 1 / max(heat / HEATING, taken / TAKEN, 1e-12)
     return Bound(min(stable, cool), "stability" if stable < cool else "heating")
 
