@@ -160,7 +160,13 @@ _VERDICTS = [
 def _tallies(rungs: pd.DataFrame) -> list[str]:
     counts = rungs[rungs["rung"] > 0].groupby(["dial", "verdict"]).size()
     dials = sorted(rungs["dial"].unique(), key=lambda dial: (dial != "natural", dial))
-    return [f"{dial}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts[dial].items()) for dial in dials]
+    climbed = set(counts.index.get_level_values("dial"))
+    return [
+        f"{dial}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts[dial].items())
+        if dial in climbed
+        else f"{dial}: no rung to compare with"
+        for dial in dials
+    ]
 
 
 def _ranked(label: str, halves: list[dict[Any, Any] | None]) -> list[Cell]:

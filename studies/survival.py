@@ -46,7 +46,7 @@ class Size:
 
 
 FULL = Size((0.07, 0.12, 0.2, 0.3, 0.42, 0.58, 0.8, 1.05), 4, 4, 4, 256, 256, None, None)
-QUICK = Size((0.4, 0.65, 1.0), 2, 2, 2, 128, 128, 220, 80)
+QUICK = Size((0.4, 0.65, 1.0), 2, 2, 1, 128, 128, 200, 70)
 
 
 def run(
@@ -90,7 +90,7 @@ def run(
     asked = build_probes(subject, probes, PROBES)
     ladder = _climb(subject, subject.data, size, seed, longer, workers, progress)
     dials: dict[str, Any] = {"natural": ladder}
-    dials["isotropic"] = isotropic.climb(ladder, size.chains, max(2, size.asked // 2), seed, progress)
+    dials["isotropic"] = isotropic.climb(ladder, size.chains, max(1, size.asked // 2), seed, progress)
     if controls:
         clean = subject.data[subject.organism.corpus.training().copies == 0]  # type: ignore[union-attr]
         dials["no canaries"] = _climb(subject, clean, size, seed, longer, workers, progress)

@@ -9,7 +9,7 @@ import degrade
 from studies import survival
 from studies.subject import parse
 
-TINY = survival.Size((0.65, 1.0), 2, 2, 2, 64, 64, 150, 50)
+TINY = survival.Size((0.8,), 2, 2, 2, 64, 64, 300, 100)
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("survival") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survival, "QUICK", TINY)
-        table = survival.run(quick=True, workers=1, out=folder, progress=False)
+        table = survival.run(quick=True, workers=2, out=folder, progress=False)
     return folder, table
 
 
@@ -32,7 +32,7 @@ def test_the_directory_is_complete(finished):
         "report.html",
     ):
         assert (folder / name).stat().st_size > 0
-    assert len(list((folder / "draws").glob("*.safetensors"))) == 4
+    assert len(list((folder / "draws").glob("*.safetensors"))) == 2
     drawn = {path.stem for path in (folder / "figures").glob("*.png")}
     assert drawn == {"survival", "ranking", "patching", "verdicts", "traces"}
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
@@ -75,13 +75,13 @@ def test_stored_draws_load_into_the_model(finished):
 
     model, _ = mixture.load()
     ladder = degrade.load(folder, model)
-    assert len(list(ladder.draws())) == 2 * 2 * 2
+    assert len(list(ladder.draws())) == 2 * 2
     assert json.loads((folder / "manifest.json").read_text())["asked"]["model"] == "mixture"
 
 
 def test_no_figure_is_needed_to_run_and_a_probe_can_be_chosen(monkeypatch):
     monkeypatch.setattr(survival, "QUICK", TINY)
-    table = survival.run(quick=True, probes=["induction:n=8"], workers=1, progress=False)
+    table = survival.run(quick=True, probes=["induction:n=8"], workers=2, progress=False)
     assert set(table.probe) == {"induction", "mark", *(name for name in table.probe if name.startswith("claim: "))}
 
 
