@@ -112,7 +112,7 @@ def _criterion(
 def _bounds(panel: Axes, bound: tuple[float | None, float | None]) -> None:
     left, right = panel.get_xlim()
     low, high = bound
-    left, right = min(left, (low or left) * 0.99), max(right, (high or right) * 1.005)
+    left, right = min(left, (low or high or left) * 0.99), max(right, (low or right) * 1.05, (high or right) * 1.005)
     panel.axvspan(left if low is None else low, right if high is None else high, color="0.93", zorder=-3, linewidth=0)
     panel.set_xlim(left, right)
     panel.tick_params(axis="y", length=0)
@@ -121,7 +121,8 @@ def _bounds(panel: Axes, bound: tuple[float | None, float | None]) -> None:
         return
     ticks = [tick for tick in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000) if left <= tick <= right]
     panel.minorticks_off()
-    panel.set_xticks(ticks[:: -(-len(ticks) // 3)], [f"{tick:g}" for tick in ticks[:: -(-len(ticks) // 3)]])
+    shown = ticks[:: max(1, -(-len(ticks) // 3))]
+    panel.set_xticks(shown, [f"{tick:g}" for tick in shown])
 
 
 def _words(panel: Axes, rungs: pd.DataFrame) -> None:
