@@ -134,8 +134,9 @@ def test_a_far_mark_is_named_instead_of_stretching_the_axis(table):
 
 def test_one_dial_one_behaviour_and_no_marks_suffice(table):
     some = table[(table["dial"] == "natural") & (table["behaviour"] == "retrieval")]
-    figures.png(figures.survival(curves(some), rungs(some)), dpi=50)
-    figures.png(figures.ranking(ranking(some), rungs(some)), dpi=50)
+    for figure in (figures.survival(curves(some), rungs(some)), figures.ranking(ranking(some), rungs(some))):
+        assert "retrieval" in words(figure)
+        assert figures.png(figure, dpi=50).startswith(b"\x89PNG")
 
 
 def test_bad_values_are_named(table):
