@@ -135,7 +135,7 @@ def set_scene(
         potential = Potential(
             model, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
         )
-        evaluation = _fixed(model, loss, Examples(examples.batch(chosen)), device)
+        evaluation = _fixed(model, loss, Examples(examples.batch(chosen)), device, chosen)
         held = None if heldout is None else _fixed(model, loss, Examples(heldout), device)
     return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model))
 
@@ -144,10 +144,12 @@ def _precision(request: Request, center: list[torch.Tensor]) -> list[float]:
     return [scale**-2 for scale in request.neighbourhood.scales(center)]
 
 
-def _fixed(model: nn.Module, loss: Loss, data: Examples, device: torch.device) -> FixedSet:
+def _fixed(
+    model: nn.Module, loss: Loss, data: Examples, device: torch.device, index: np.ndarray | None = None
+) -> FixedSet:
     nats, count = example_nats(model, loss, data, device)
     check_baseline(nats, count)
-    return FixedSet(data, loss, nats.cpu(), count.cpu(), calibrated_loss(model, loss, data, device))
+    return FixedSet(data, loss, nats.cpu(), count.cpu(), calibrated_loss(model, loss, data, device), index)
 
 
 def reachable(scene: Scene, seed: int) -> float:

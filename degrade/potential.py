@@ -68,13 +68,14 @@ class Potential:
 
 @dataclass(frozen=True)
 class FixedSet:
-    """A fixed set of examples with their nats at w*: what rises are compared on."""
+    """A fixed set of examples with their nats at w*: what rises are compared on; `index` is their place in the data."""
 
     data: Examples
     loss: Loss
     baseline: Tensor
     count: Tensor
     calibrated: float
+    index: np.ndarray | None = None
 
     def rises(self, nats: Tensor) -> float:
         """The paired rise on the set, nats per unit."""

@@ -122,7 +122,14 @@ def _draws(scene: Scene, rung: Rung, plan: Plan, leg: Leg, verdict: Verdict) -> 
 
 def _observed(leg: Leg) -> list[dict[str, Any]]:
     return [
-        {"rung": leg.plan.rung, "chain": leg.chain, "draw": number, "observer": which, "result": result}
+        {
+            "rung": leg.plan.rung,
+            "chain": leg.chain,
+            "draw": number,
+            "step": kept.step,
+            "observer": which,
+            "result": result,
+        }
         for number, kept in enumerate(leg.kept)
         for which, result in enumerate(kept.observed)
     ]
