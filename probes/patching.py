@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -15,53 +15,44 @@ import torch
 from torch import Tensor
 
 from probes.corpus import check_pairs
-from probes.hooks import device_of, record, replaced, require_bridge
-from probes.predictions import logits_at
+from probes.effects import effect, means, recovery, unpatched
+from probes.hooks import require_bridge
+from probes.metrics import check_metrics, measures_of, named
+from probes.pairs import Trial, check_direction, trial
 from probes.probe import Claim, Measure, Subject, known_settings, positive
+from probes.sites import SITES, Patch, activations, check_model, check_sites, names_of, patched
 from probes.tables import stack
 
-SITES = {"resid_pre": "hook_resid_pre", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
-POSITIONS = ("all", "changed", "answer")
-DIRECTIONS = ("denoise", "noise")
+STREAM = ("resid_pre", "attn_out", "mlp_out")  # what is patched unless told otherwise
+POSITIONS = ("all", "changed", "answer", "together")
 ROLES = ("before", "changed", "changed+1", "changed+2", "between", "answer-3", "answer-2", "answer-1", "answer")
 BATCH = 128  # patched sequences a forward pass
 MOST = 0.75  # share of pairs that the default claim wants answered
-
-
-class Run(NamedTuple):
-    """One unpatched run.
-
-    Attributes:
-        difference: Logit of the answer minus logit of the wrong answer at the answer position, shape (n,).
-        activations: By hook name, each (n, T, d).
-    """
-
-    difference: Tensor
-    activations: dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Patching:
     """Patch one activation vector at a time from one run into the other, on pairs of prompts of equal length.
 
-    The metric is the logit difference m = logit(answer) - logit(wrong) at the position that predicts the answer.
-    Denoising puts clean activations into the corrupted run, noising corrupted ones into the clean run. Rows:
+    The default metric is the logit difference m = logit(answer) - logit(wrong) at the position that predicts the
+    answer. Denoising puts clean activations into the corrupted run, noising corrupted ones into the clean run. Rows:
 
     - `clean`, `corrupted`: m of the two unpatched runs; key `example`.
-    - `logit_diff`: m with one patch; keys `example`, `site`, `layer`, `position`, and the `role` of that position in
-      that pair, one of `ROLES`: "changed" (the prompts differ there), "changed+1" and "changed+2" (behind the last
-      such), "answer" (the answer is predicted there), "answer-3" to "answer-1", "before" and "between" for the rest.
+    - `logit_diff`: m with one patch; keys `example`, `site`, `layer`, `head` (of q, k, v, z, pattern), `position`, and
+      the `role` of that position in that pair, one of `ROLES`: "changed" (the prompts differ there), "changed+1" and
+      "changed+2" (behind the last such), "answer" (the answer is predicted there), "answer-3" to "answer-1", "before"
+      and "between" for the rest.
     - `recovery`: (mean m_patched - mean m_corrupted) / (mean m_clean - mean m_corrupted), means over the examples of a
-      cell; keys `site`, `layer`, `position`. In both directions 1 is the clean run and 0 the corrupted one. A ratio of
-      means, since ratios of single pairs have no finite variance; a cell whose denominator is 0 has no row.
-    - `role recovery`: the same over all cells of one role; keys `site`, `layer`, `role`. Where the decisive token does
-      not stand at one place in all pairs this is the map to look at: by position it is smeared out.
+      cell; keys `site`, `layer`, `head`, `position`. In both directions 1 is the clean run and 0 the corrupted one. A
+      ratio of means, since ratios of single pairs have no finite variance; a denominator of 0 leaves no row.
+    - `role recovery`: the same over all cells of one role; keys `site`, `layer`, `head`, `role`. Where the decisive
+      token does not stand at one place in all pairs this is the map to look at: by position it is smeared out.
     - `role effect`: mean m_patched - mean m of the run patched into, in nats, over all cells of one role; keys `site`,
-      `layer`, `role`. It fades with the behaviour, where the ratio above becomes a quotient of two small numbers.
+      `layer`, `head`, `role`. It fades with the behaviour, where the ratio becomes a quotient of two small numbers.
 
-    A patch that would replace a vector by an equal one is not run but has its value filled in, and nothing after the
-    answer position is run: exact for causal models, and about a third of the work in full. `resid_mid` is not offered,
-    because the hook of that name does not edit the residual stream in transformer-lens 4.3.
+    Other metrics have rows of the same kinds under their own name: `kl`, `kl clean`, `kl recovery`, ...; see
+    `probes.metrics`. A patch that would replace a vector by an equal one is not run but has its value filled in, and
+    nothing after the answer position is run: exact for causal models, and about a third of the work in full.
 
     Attributes:
         clean: Token ids, shape (n, T).
@@ -69,11 +60,14 @@ class Patching:
         position: Where the answer is predicted, shape (n,).
         answer: Answer to the clean prompt, shape (n,).
         wrong: Answer to the corrupted prompt, shape (n,).
-        sites: Any of resid_pre, attn_out, mlp_out.
-        positions: "all" (up to the last answer position), "changed", "answer", or indices.
+        sites: Any of resid_pre, resid_mid, resid_post, attn_out, mlp_out (vectors of the stream), q, k, v, z (by head;
+            k and v by key-value head), pattern (by head: the attention of one query position).
+        positions: "all" (up to the last answer position), "changed", "answer", indices, or "together": all positions at
+            once, whose rows have the role "together" and no position.
         direction: "denoise" or "noise".
         draws: How many draws per chain and rung are worth the cost.
         route: Blocks (a, b) of the default claim, found at w* by `build`.
+        metrics: Any of logit_diff, probability, kl (from the clean run), loss (of the answer).
 
     >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
     >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
@@ -86,30 +80,30 @@ class Patching:
     """
 
     name: ClassVar[str] = "patching"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "clean": Measure(chance=0.0, higher=True, binary=False, unit="nats"),
-        "corrupted": Measure(chance=0.0, higher=False, binary=False, unit="nats"),
-        "logit_diff": Measure(chance=0.0, higher=True, binary=False, unit="nats"),
-        "recovery": Measure(chance=0.0, higher=True, binary=False, unit="share"),
-        "role recovery": Measure(chance=0.0, higher=True, binary=False, unit="share"),
-        "role effect": Measure(chance=0.0, higher=True, binary=False, unit="nats"),
-    }
-
     clean: Tensor
     corrupted: Tensor
     position: Tensor
     answer: Tensor
     wrong: Tensor
-    sites: tuple[str, ...] = tuple(SITES)
+    sites: tuple[str, ...] = STREAM
     positions: str | tuple[int, ...] = "all"
     direction: Literal["denoise", "noise"] = "denoise"
     draws: int = 2
     route: tuple[int, int] | None = None
+    metrics: tuple[str, ...] = ("logit_diff",)
 
     def __post_init__(self) -> None:
         """Refuse pairs and settings that cannot be patched."""
         check_pairs(self.clean, self.corrupted, self.position, self.answer, self.wrong)
-        _check_settings(self.sites, self.positions, self.direction, self.clean.shape[1])
+        check_sites(self.sites)
+        check_metrics(self.metrics)
+        check_direction(self.direction)
+        _check_positions(self.positions, self.clean.shape[1])
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """How to read the rows of each metric."""
+        return measures_of(self.metrics, ratios=("recovery", "role recovery"), effects=("role effect",))
 
     @classmethod
     @known_settings
@@ -119,22 +113,31 @@ class Patching:
         *,
         n: int = 16,
         seed: int = 0,
-        sites: Sequence[str] = tuple(SITES),
+        sites: str | Sequence[str] = STREAM,
         positions: str | Sequence[int] = "all",
         direction: Literal["denoise", "noise"] = "denoise",
+        metrics: str | Sequence[str] = ("logit_diff",),
         draws: int = 2,
     ) -> Self:
         """Patching on `n` pairs of the organism's corpus; the route of its claim is read off the subject's model.
+
+        Several sites or metrics may be given as one string, joined by "+".
 
         Raises:
             ValueError: If the subject has no corpus with `pairs`, or a setting is unknown or out of range.
         """
         pairs = subject.corpus(cls.name, "pairs").pairs(positive(cls.name, "n", n), seed)
         where = positions if isinstance(positions, str) else tuple(positions)
-        chosen = (sites,) if isinstance(sites, str) else tuple(sites)
         data = (pairs.clean, pairs.corrupted, pairs.position, pairs.answer, pairs.wrong)
-        probe = cls(*data, sites=chosen, positions=where, direction=direction, draws=positive(cls.name, "draws", draws))
-        stream = replace(probe, sites=("resid_pre",), positions="all", direction="denoise")
+        probe = cls(
+            *data,
+            sites=names_of(sites),
+            positions=where,
+            direction=direction,
+            draws=positive(cls.name, "draws", draws),
+            metrics=names_of(metrics),
+        )
+        stream = replace(probe, sites=("resid_pre",), positions="all", direction="denoise", metrics=("logit_diff",))
         return replace(probe, route=_route(stream(subject.model)))
 
     def claim(self) -> Claim:
@@ -152,10 +155,12 @@ class Patching:
             raise ValueError(
                 "the default claim needs the route found at w*: use Patching.build(subject) or give route="
             )
-        if "resid_pre" not in self.sites or self.positions != "all" or self.direction != "denoise":
+        measured = "resid_pre" in self.sites and "logit_diff" in self.metrics
+        if not measured or self.positions != "all" or self.direction != "denoise":
             raise ValueError(
-                "the default claim needs resid_pre among the sites, positions='all' and direction='denoise', and this "
-                f"probe has sites={self.sites}, positions={self.positions!r}, direction={self.direction!r}"
+                "the default claim needs the site resid_pre, the metric logit_diff, positions='all' and "
+                f"direction='denoise', and this probe has sites={self.sites}, metrics={self.metrics}, "
+                f"positions={self.positions!r}, direction={self.direction!r}"
             )
         leaves, arrives = self.route
         statement = f"the answer leaves the token that decides it in block {leaves} and arrives in block {arrives}"
@@ -165,32 +170,16 @@ class Patching:
     def __call__(self, model: Any) -> pd.DataFrame:
         """Run every patch; see the class for the rows."""
         require_bridge(model, self.name)
-        stop = int(self.position.max()) + 1
-        clean, corrupted = (self._run(model, tokens[:, :stop]) for tokens in (self.clean, self.corrupted))
-        source, base = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
-        tokens = (self.corrupted if self.direction == "denoise" else self.clean)[:, :stop]
-        selected = self._selected(stop)
-        tables = [
-            self._table(site, layer, selected, self._patched(model, tokens, hook, source, base, selected))
-            for site, layer, hook in self._hooks(model)
-        ]
-        cells = pd.concat(tables, ignore_index=True)
-        by_position, by_role = (_means(cells, clean, corrupted, base, key) for key in ("position", "role"))
-        summaries = [_recovery(by_position, "recovery"), _recovery(by_role, "role recovery"), _effect(by_role)]
-        return stack([_unpatched(clean, corrupted), cells, *summaries])
-
-    def _hooks(self, model: Any) -> list[tuple[str, int, str]]:
-        layers = range(model.cfg.n_layers)
-        return [(site, layer, f"blocks.{layer}.{SITES[site]}") for site in self.sites for layer in layers]
-
-    def _difference(self, scores: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        answer, wrong = self.answer[rows].cpu()[:, None], self.wrong[rows].cpu()[:, None]
-        return (scores.gather(1, answer) - scores.gather(1, wrong))[:, 0].double()
-
-    def _run(self, model: Any, tokens: Tensor) -> Run:
-        scores, kept = record(model, tokens, [hook for _, _, hook in self._hooks(model)])
-        at_answer = scores.cpu()[torch.arange(len(tokens)), self.position.cpu()]
-        return Run(self._difference(at_answer), kept)
+        check_model(model, self.sites)
+        made = trial(model, self)
+        new, old = (activations(model, tokens, self.sites) for tokens in (made.source, made.tokens))
+        selected = self._selected(made.tokens.shape[1])
+        found = {place: self._patched(model, made, place, new[place], old[place], selected) for place in new}
+        tables = []
+        for index, metric in enumerate(self.metrics):
+            cells = stack([self._table(place, selected, value[..., index]) for place, value in found.items()])
+            tables += [unpatched(made.unpatched(index)), *_rows(metric, cells, made.runs(index))]
+        return stack(tables)
 
     def _roles(self, stop: int) -> np.ndarray:
         """Role of every position in every pair, shape (n, stop)."""
@@ -204,8 +193,8 @@ class Patching:
 
     def _selected(self, stop: int) -> np.ndarray:
         """Which (pair, position) cells are asked for, shape (n, stop)."""
-        if self.positions == "all":
-            return np.ones((len(self.clean), stop), dtype=bool)
+        if self.positions in ("all", "together"):
+            return np.ones((len(self.clean), 1 if self.positions == "together" else stop), dtype=bool)
         if self.positions == "answer":
             return np.arange(stop) == self.position.cpu().numpy()[:, None]
         if self.positions == "changed":
@@ -213,59 +202,50 @@ class Patching:
         return np.isin(np.arange(stop), np.array(self.positions))[None].repeat(len(self.clean), 0)
 
     def _patched(
-        self, model: Any, tokens: Tensor, hook: str, source: Run, base: Run, selected: np.ndarray
+        self, model: Any, made: Trial, place: tuple[str, int], new: Tensor, old: Tensor, selected: np.ndarray
     ) -> np.ndarray:
-        """Logit difference of every cell patched alone, shape (n, stop); the base run's where nothing can change."""
-        new = source.activations[hook]
-        differs = (new != base.activations[hook]).any(-1).cpu()
-        reaches = torch.arange(tokens.shape[1]) <= self.position.cpu()[:, None]
-        rows, positions = torch.nonzero(differs & reaches & torch.from_numpy(selected), as_tuple=True)
-        found = base.difference[:, None].repeat(1, tokens.shape[1])
-        for start in range(0, len(rows), BATCH):
-            row, at = rows[start : start + BATCH], positions[start : start + BATCH]
-            place = torch.arange(len(row), device=device_of(model))
-            with replaced(model, hook, place, at.to(place.device), new[row, at]):
-                scores = logits_at(model, tokens[row], self.position[row])
-            found[row, at] = self._difference(scores, row)
+        """Metrics of every cell patched alone, shape (n, T or 1, heads, metrics); the base run's where none changes."""
+        together = self.positions == "together"
+        live = (new != old).any(-1).cpu()
+        live &= (torch.arange(live.shape[1]) <= made.position[:, None])[..., None]
+        live = live.any(1, keepdim=True) if together else live
+        cells = torch.nonzero(live & torch.from_numpy(selected)[..., None])
+        found = made.base[:, None, None].repeat(1, *live.shape[1:], 1)
+        for row, at, head in (part.unbind(1) for part in cells.split(BATCH) if len(part)):
+            where: Tensor | slice = slice(None) if together else at
+            with patched(model, *place, Patch(torch.arange(len(row)), where, head, new[row, where, head])):
+                found[row, at, head] = made.measure(model, row)
         return found.numpy()
 
-    def _table(self, site: str, layer: int, selected: np.ndarray, found: np.ndarray) -> pd.DataFrame:
-        example, position = np.nonzero(selected)
-        cells = {"measure": "logit_diff", "value": found[selected], "example": example, "site": site, "layer": layer}
-        return pd.DataFrame({**cells, "position": position, "role": self._roles(found.shape[1])[selected]})
+    def _table(self, place: tuple[str, int], selected: np.ndarray, found: np.ndarray) -> pd.DataFrame:
+        """One row per cell of a site and layer; `found` has shape (n, T or 1, heads)."""
+        site, layer = place
+        example, position, head = np.nonzero(np.broadcast_to(selected[..., None], found.shape))
+        keys: dict[str, Any] = {"example": example, "site": site, "layer": layer}
+        if SITES[site].layout != "stream":
+            keys["head"] = head
+        if self.positions == "together":
+            keys["role"] = "together"
+        else:
+            keys |= {"position": position, "role": self._roles(found.shape[1])[example, position]}
+        return pd.DataFrame({"value": found[example, position, head], **keys})
 
 
-def _unpatched(clean: Run, corrupted: Run) -> pd.DataFrame:
-    n = len(clean.difference)
-    value = torch.cat([clean.difference, corrupted.difference]).numpy()
-    measure = np.repeat(["clean", "corrupted"], n)
-    return pd.DataFrame({"measure": measure, "value": value, "example": np.tile(np.arange(n), 2)})
-
-
-def _means(cells: pd.DataFrame, clean: Run, corrupted: Run, base: Run, key: str) -> pd.DataFrame:
-    """Mean m of the patched, clean, corrupted and base runs by site, layer and `key`."""
-    example = cells["example"].to_numpy()
-    runs = {"clean": clean, "corrupted": corrupted, "base": base}
-    by_cell = cells.assign(**{name: run.difference.numpy()[example] for name, run in runs.items()})
-    groups = by_cell.groupby(["site", "layer", key], sort=False, as_index=False)
-    return groups[["value", *runs]].mean()
-
-
-def _recovery(means: pd.DataFrame, measure: str) -> pd.DataFrame:
-    kept = means[means["clean"] != means["corrupted"]]
-    value = (kept["value"] - kept["corrupted"]) / (kept["clean"] - kept["corrupted"])
-    return kept.drop(columns=["clean", "corrupted", "base"]).assign(measure=measure, value=value)
-
-
-def _effect(means: pd.DataFrame) -> pd.DataFrame:
-    value = means["value"] - means["base"]
-    return means.drop(columns=["clean", "corrupted", "base"]).assign(measure="role effect", value=value)
+def _rows(metric: str, cells: pd.DataFrame, runs: Mapping[str, np.ndarray]) -> list[pd.DataFrame]:
+    """The cells of one metric, and what they amount to."""
+    by_position, by_role = (means(cells, runs, ["site", "layer", "head", key]) for key in ("position", "role"))
+    return [
+        cells.assign(measure=metric),
+        recovery(by_position, named(metric, "recovery")),
+        recovery(by_role, named(metric, "role recovery")),
+        effect(by_role, named(metric, "role effect")),
+    ]
 
 
 def _answered(table: pd.DataFrame) -> float:
     """Share of the pairs whose clean and corrupted prompts both draw their own answer rather than the other's."""
-    unpatched = table[table["measure"].isin(["clean", "corrupted"])]
-    by_pair = unpatched.pivot_table(index="example", columns="measure", values="value")
+    rows = table[table["measure"].isin(["clean", "corrupted"])]
+    by_pair = rows.pivot_table(index="example", columns="measure", values="value")
     return float(((by_pair["clean"] > 0) & (by_pair["corrupted"] < 0)).mean())
 
 
@@ -281,15 +261,7 @@ def _route(table: pd.DataFrame) -> tuple[int, int]:
     return leaves, max(int(there.min()) - 1, 0) if len(there) else int(table["layer"].max())
 
 
-def _check_settings(sites: tuple[str, ...], positions: str | tuple[int, ...], direction: str, length: int) -> None:
-    unknown = [site for site in sites if site not in SITES]
-    if unknown or not sites:
-        raise ValueError(
-            f"unknown sites {unknown}; choose from {', '.join(SITES)} (not resid_mid: in transformer-lens 4.3 its hook "
-            "does not edit the residual stream)"
-        )
-    if direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
+def _check_positions(positions: str | tuple[int, ...], length: int) -> None:
     if isinstance(positions, str):
         if positions not in POSITIONS:
             raise ValueError(f"unknown positions {positions!r}; choose from {', '.join(POSITIONS)}, or give indices")

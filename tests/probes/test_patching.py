@@ -233,7 +233,8 @@ def test_roles_are_counted_from_the_changed_token_and_to_the_answer():
     ("change", "message"),
     [
         ({"clean": PAIRS.clean[:, :-1]}, r"equal shapes .* \(6, 15\) and \(6, 16\): .* equally long"),
-        ({"sites": ("resid_mid",)}, "resid_mid.* resid_pre, attn_out, mlp_out"),
+        ({"sites": ("stream",)}, "'stream'.* resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, pattern"),
+        ({"metrics": ("accuracy",)}, "'accuracy'.* logit_diff, probability, kl, loss"),
         ({"positions": "last"}, "'last'; choose from all, changed, answer"),
         ({"positions": (99,)}, r"0..15, got \(99,\)"),
         ({"direction": "both"}, "'both'; choose from denoise, noise"),
