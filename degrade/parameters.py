@@ -2,17 +2,18 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from degrade.heads import expand
 from degrade.models import refuse_unfaithful
 from degrade.noise import Tensors
 
-Only = str | Mapping[str, Tensor | None] | None
+Only = str | Sequence[str] | Mapping[str, Tensor | None] | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def select(model: nn.Module, only: Only = None) -> Selection:
 
     Args:
         model: any module; a bridge must be one whose parameter list is the model's.
-        only: None for all; a regular expression searched in the names; or {name: boolean mask or None for all of it}.
+        only: None for all; a regular expression searched in the names; an attention head by name, as
+            `blocks.1.attn.head.3` (see `degrade.heads`); a list of these; or {name: boolean mask or None}.
 
     Raises:
         ValueError: if two parameters overlap in memory, nothing matches, or a mask has the wrong shape.
@@ -62,11 +64,13 @@ def select(model: nn.Module, only: Only = None) -> Selection:
     refuse_unfaithful(model)
     named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     _refuse_overlap(named)
-    chosen = _restrict(named, only)
+    chosen = _restrict(named, expand(model, named, only))
     return Selection(tuple(chosen), tuple(named[name] for name in chosen), tuple(chosen.values()))
 
 
-def _restrict(named: Mapping[str, nn.Parameter], only: Only) -> dict[str, Tensor | None]:
+def _restrict(
+    named: Mapping[str, nn.Parameter], only: str | Mapping[str, Tensor | None] | None
+) -> dict[str, Tensor | None]:
     if only is None:
         only = ""
     if isinstance(only, str):
