@@ -1,4 +1,4 @@
-"""Heads are cut by the size their tensors have, they partition what they share out, and silencing one silences its masks."""
+"""Heads are cut by the size their tensors have, and partition what they share out."""
 
 import pytest
 import torch
