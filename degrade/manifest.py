@@ -29,6 +29,7 @@ def describe(scene: Scene, request: Request, ceiling: float, unit: str) -> dict[
         "n": float(potential.unit * len(potential.data)),
         "examples": len(potential.data),
         "evaluation": None if scene.evaluation.index is None else scene.evaluation.index.tolist(),
+        "counts": scene.evaluation.count.tolist(),
         "loss_at_w*": float(potential.baseline.double().sum() / (potential.unit * len(potential.data))),
         "reachable_rise": ceiling,
         "sampled": potential.selection.count,
