@@ -131,3 +131,41 @@ def attention(model: Any, tokens: Tensor) -> Tensor:
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     _, kept = record(model, tokens, names)
     return torch.stack([kept[name] for name in names])
+
+
+@contextmanager
+def forked(model: Any) -> Iterator[None]:
+    """Give every reader of the residual stream its own copy of it, so that one can be edited without the others.
+
+    Within the context the hooks `blocks.L.attn.hook_{q,k,v}_input`, shape (n, T, heads, d_model; key-value heads for k
+    and v), and `blocks.L.hook_mlp_in`, shape (n, T, d_model), hold what these read, in front of the norm. The flags of
+    transformer-lens that make them are as before on exit.
+
+    Raises:
+        ValueError: If the attention of this architecture cannot be forked, with the reason.
+    """
+    config = model.cfg
+    before = {name: bool(getattr(config, name, False)) for name in ("use_split_qkv_input", "use_hook_mlp_in")}
+    if getattr(config, "use_attn_in", False):
+        raise ValueError(
+            "the inputs of q, k and v cannot be told apart while use_attn_in is on: set_use_attn_in(False)"
+        )
+    try:
+        model.set_use_split_qkv_input(True)
+    except NotImplementedError as reason:
+        raise ValueError(
+            "edges and paths need the inputs of q, k and v of each head apart, and the attention of this model, "
+            f"{type(model.blocks[0].attn).__name__}, takes them in one (transformer-lens 4.3): use Patching or "
+            "Ablation, which work here, or a Llama, Qwen2, GPT-2 or GPT-NeoX model"
+        ) from reason
+    try:
+        model.set_use_hook_mlp_in(True)
+        yield
+    finally:
+        model.set_use_split_qkv_input(before["use_split_qkv_input"])
+        model.set_use_hook_mlp_in(before["use_hook_mlp_in"])
+
+
+def write_weights(model: Any, layer: int) -> Tensor:
+    """What each head's z is multiplied by before it is added to the stream, shape (heads, d_head, d_model)."""
+    return model.blocks[layer].attn.W_O.detach()

@@ -45,6 +45,19 @@ def bridge(**settings):
     return build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config, model_name="toy").eval()
 
 
+def grouped(seed=0):
+    """A Llama bridge whose two heads share one key-value head."""
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=1, initializer_range=0.5, **sizes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).eval()
+    return build_bridge_from_module(model, "LlamaForCausalLM", hf_config=config, model_name="toy").eval()
+
+
 FAMILIES = ("gpt2", "neox", "qwen2", "native", "bfloat16")
 
 
