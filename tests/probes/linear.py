@@ -4,11 +4,11 @@ import torch
 
 from tests.probes import toys
 
-HUGE = 1e12  # as epsilon of a norm of weight 1e6: x * 1e6 / sqrt(var + 1e12) is x to float32 precision
+HUGE = 1e16  # as epsilon of a norm of weight 1e8: x * 1e8 / sqrt(var + 1e16) is x to almost float64 precision
 
 
 def gpt2(layers=3, heads=2, d_model=8, mlp=True, seed=0):
-    """Attention that looks at all tokens so far equally, norms that only centre, and MLPs without a nonlinearity."""
+    """Attention that looks at all tokens so far equally, norms that only centre, and MLPs without a nonlinearity; float64."""
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -23,11 +23,11 @@ def gpt2(layers=3, heads=2, d_model=8, mlp=True, seed=0):
         tie_word_embeddings=False,
     )
     with torch.random.fork_rng():
-        model = GPT2LMHeadModel(config).eval()
+        model = GPT2LMHeadModel(config).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
             if "ln_" in name:
                 parameter.fill_(HUGE**0.5 if name.endswith("weight") else 0.0)
         for block in model.transformer.h:
