@@ -85,8 +85,71 @@ class Pairs(Protocol):
         """Answer to the corrupted prompt, shape (n,)."""
 
 
+class Requests(Protocol):
+    """n pairs of a source (C1, R1) and a target (C2, R2): contexts C and requests R with answers R(C)."""
+
+    @property
+    def source(self) -> Tensor:
+        """Token ids, shape (n, T)."""
+
+    @property
+    def source_position(self) -> Tensor:
+        """Last token of the source's request, where its answer is predicted, shape (n,)."""
+
+    @property
+    def target(self) -> Tensor:
+        """Token ids, shape (n, T')."""
+
+    @property
+    def target_position(self) -> Tensor:
+        """The same of the target, shape (n,)."""
+
+    @property
+    def target_answer(self) -> Tensor:
+        """R2(C2), shape (n,)."""
+
+    @property
+    def moved(self) -> Tensor:
+        """R1(C2), shape (n,)."""
+
+    @property
+    def source_answer(self) -> Tensor:
+        """R1(C1), shape (n,)."""
+
+    @property
+    def chance(self) -> np.ndarray:
+        """Probability of a uniform guess among the possible answers, shape (n,)."""
+
+
+class Sums(Protocol):
+    """All p² sums modulo p, ordered by a and then by b."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """Prompts, shape (p², T)."""
+
+    @property
+    def position(self) -> Tensor:
+        """Where the sum is predicted, shape (p²,)."""
+
+    @property
+    def summands(self) -> Tensor:
+        """Token id of each number, shape (p,)."""
+
+    @property
+    def answers(self) -> Tensor:
+        """Token id of each possible sum, shape (p,)."""
+
+    @property
+    def trained(self) -> np.ndarray:
+        """Which pairs are in the training set, shape (p²,), bool."""
+
+
 class Corpus(Protocol):
     """A generated corpus; each answer is a pure function of its arguments."""
+
+    def training(self) -> Sample:
+        """The training set, planted sequences included."""
 
     def heldout(self, n: int, seed: int) -> Sample:
         """Fresh sequences at the natural shares of the kinds."""
@@ -102,6 +165,12 @@ class Corpus(Protocol):
 
     def pairs(self, n: int, seed: int) -> Pairs:
         """Clean and corrupted prompts."""
+
+    def requests(self, n: int, seed: int) -> Requests:
+        """Pairs of contexts and requests, R1 and R2 different, R1(C1), R1(C2) and R2(C2) too."""
+
+    def sums(self) -> Sums:
+        """All sums of a modular addition."""
 
 
 def check_pairs(clean: Tensor, corrupted: Tensor, position: Tensor, answer: Tensor, wrong: Tensor) -> None:

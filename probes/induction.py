@@ -51,6 +51,7 @@ class Induction:
     """
 
     name: ClassVar[str] = "induction"
+    needs: ClassVar[str] = "a bridge; corpus.of_kind, or vocabulary="
     measures: ClassVar[Mapping[str, Measure]] = {
         "prefix matching": Measure(chance=None, higher=True, binary=False, unit="attention"),
         "accuracy": Measure(chance=None, higher=True, binary=False, unit="share"),
@@ -77,7 +78,8 @@ class Induction:
                 f"period must lie in 1..{longest} to leave a scored position in {length} tokens that repeat from token "
                 f"{self.start} on; got {sorted(set(self.period.tolist()))}"
             )
-        broken = ~((self._before(0) == self.tokens) | ~self._repeated()).all(1)
+        before = self.tokens.gather(1, self.index(0).to(self.tokens.device))
+        broken = ~((before == self.tokens).cpu() | ~self._repeated()).all(1)
         if broken.any():
             first = int(broken.nonzero()[0])
             raise ValueError(
@@ -136,9 +138,8 @@ class Induction:
         else:
             sample = _corpus(subject).of_kind(kind, n, seed)
             probe = cls(sample.tokens, periods(sample.tokens, start=1), start=1)
-        means = _by_head(probe(subject.model))
-        heads = [_number(head) for head in means.index[means >= TIE * means.max()]]
-        return replace(probe, heads=tuple(heads), least=round(float(means.max()) / 2, 2))
+        means = by_head(probe(subject.model), "prefix matching")
+        return replace(probe, heads=strongest(means), least=round(float(means.max()) / 2, 2))
 
     def claim(self) -> Claim:
         """The head with the highest mean prefix matching is one of those that had it at w*, and has half of it left.
@@ -158,13 +159,13 @@ class Induction:
         return Claim(self, statement, self._holds)
 
     def _holds(self, table: pd.DataFrame) -> bool:
-        means = _by_head(table)
-        return bool(means.max() >= self.least) and _number(means.idxmax()) in self.heads
+        means = by_head(table, "prefix matching")
+        return bool(means.max() >= self.least) and strongest(means)[0] in self.heads
 
     def __call__(self, model: Any) -> pd.DataFrame:
         """Read the heads and the predictions; see the class for the rows."""
         require_bridge(model, self.name)
-        scored, said = self._scored(), predictions(model, self.tokens)
+        scored, said = self.scored(), predictions(model, self.tokens)
         count = scored.sum(1)
         accuracy = (said.hit & scored[:, :-1]).sum(1) / count
         loss = (said.nats * scored[:, :-1]).sum(1) / count
@@ -176,11 +177,8 @@ class Induction:
         losses = pd.DataFrame({"measure": "loss", "value": loss.double(), **rows})
         return stack([behaviour, losses, self._heads(model, scored)])
 
-    def _before(self, offset: int) -> Tensor:
-        """Tokens at t - P + offset, shape (n, T); meaningless where that is negative."""
-        return self.tokens.gather(1, self._index(offset))
-
-    def _index(self, offset: int) -> Tensor:
+    def index(self, offset: int) -> Tensor:
+        """Position t - P + offset for every t, shape (n, T); clamped, and meaningless where it would be negative."""
         length = self.tokens.shape[1]
         return (torch.arange(length) - self.period[:, None].cpu() + offset).clamp(0, length - 1)
 
@@ -188,30 +186,49 @@ class Induction:
         """Positions t >= start + P, shape (n, T)."""
         return torch.arange(self.tokens.shape[1]) >= self.start + self.period[:, None].cpu()
 
-    def _scored(self) -> Tensor:
+    def scored(self) -> Tensor:
+        """Positions t in start + P .. T - 2 of each sequence, shape (n, T), bool."""
         repeated = self._repeated()
         repeated[:, -1] = False
         return repeated
 
     @torch.no_grad()
     def _heads(self, model: Any, scored: Tensor) -> pd.DataFrame:
-        parts = [
-            self._attended(attention(model, tokens).cpu(), index, mask)
-            for tokens, index, mask in zip(
-                self.tokens.split(BATCH), self._index(1).split(BATCH), scored.split(BATCH), strict=True
-            )
-        ]
-        value = torch.cat(parts, dim=1).numpy()  # layers, n, heads
-        layer, example, head = (axis.ravel() for axis in np.indices(value.shape))
-        uniform = (scored / torch.arange(1, scored.shape[1] + 1)).sum(1) / scored.sum(1)
-        table = {"measure": "prefix matching", "value": value.ravel(), "example": example, "layer": layer, "head": head}
-        return pd.DataFrame({**table, "chance": uniform.double().numpy()[example]})
+        (value,) = attended(model, self.tokens, [(self.index(1), scored)])
+        return attention_table("prefix matching", value, scored)
 
-    def _attended(self, pattern: Tensor, index: Tensor, scored: Tensor) -> Tensor:
-        """Mean attention from t to index[t] over scored t, shape (layers, n, heads)."""
-        key = index[None, :, None, :, None].expand(*pattern.shape[:-1], 1)
-        attended = pattern.double().gather(-1, key)[..., 0]  # layers, n, heads, T
-        return (attended * scored[:, None]).sum(-1) / scored.sum(1)[:, None]
+
+def attended(model: Any, tokens: Tensor, looks: Sequence[tuple[Tensor, Tensor]]) -> np.ndarray:
+    """Mean attention of every head from t to index[t] over the scored t, for several pairs (index, scored).
+
+    Args:
+        model: A bridge.
+        tokens: Token ids, shape (n, T).
+        looks: Pairs of the position looked at from each t, shape (n, T), and of which t count, shape (n, T), bool.
+
+    Returns:
+        Shape (pairs, layers, n, heads), float64.
+    """
+    parts = []
+    for start in range(0, len(tokens), BATCH):
+        rows = slice(start, start + BATCH)
+        pattern = attention(model, tokens[rows]).cpu().double()
+        parts.append(torch.stack([_mean_attention(pattern, index[rows], scored[rows]) for index, scored in looks]))
+    return torch.cat(parts, dim=2).numpy()
+
+
+def _mean_attention(pattern: Tensor, index: Tensor, scored: Tensor) -> Tensor:
+    key = index[None, :, None, :, None].expand(*pattern.shape[:-1], 1)
+    looked = pattern.gather(-1, key)[..., 0]  # layers, n, heads, T
+    return (looked * scored[:, None]).sum(-1) / scored.sum(1)[:, None]
+
+
+def attention_table(measure: str, value: np.ndarray, scored: Tensor) -> pd.DataFrame:
+    """A row for each entry of `attended`, with uniform attention, the mean of 1 / (t + 1), as its chance."""
+    layer, example, head = (axis.ravel() for axis in np.indices(value.shape))
+    uniform = (scored / torch.arange(1, scored.shape[1] + 1)).sum(1) / scored.sum(1)
+    keys = {"example": example, "layer": layer, "head": head, "chance": uniform.double().numpy()[example]}
+    return pd.DataFrame({"measure": measure, "value": value.ravel(), **keys})
 
 
 def periods(tokens: Tensor, start: int = 0) -> Tensor:
@@ -247,10 +264,16 @@ def _corpus(subject: Subject) -> Any:
         raise ValueError(f"{error}; or give vocabulary=[token ids] for random repeated sequences") from None
 
 
-def _by_head(table: pd.DataFrame) -> pd.Series:
-    """Mean prefix matching by (layer, head)."""
-    return table[table["measure"] == "prefix matching"].groupby(["layer", "head"])["value"].mean()
+def by_head(table: pd.DataFrame, measure: str) -> pd.Series:
+    """Mean of one measure by (layer, head)."""
+    return table[table["measure"] == measure].groupby(["layer", "head"])["value"].mean()
 
 
-def _number(head: Any) -> tuple[int, int]:
-    return int(head[0]), int(head[1])
+def strongest(means: pd.Series) -> tuple[tuple[int, int], ...]:
+    """Heads with at least 0.9 of the highest mean, the highest first: heads come in groups of equals.
+
+    >>> strongest(pd.Series([0.5, 0.1, 0.54], index=pd.MultiIndex.from_product([[0], [0, 1, 2]])))
+    ((0, 2), (0, 0))
+    """
+    equals = means[means >= TIE * means.max()].sort_values(ascending=False, kind="stable")
+    return tuple((int(head[0]), int(head[1])) for head in equals.index.to_flat_index())

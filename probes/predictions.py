@@ -25,18 +25,19 @@ class Predictions(NamedTuple):
     hit: Tensor
 
 
-def predictions(model: Any, tokens: Tensor) -> Predictions:
+def predictions(model: Any, tokens: Tensor, batch: int = BATCH) -> Predictions:
     """Teacher-forced predictions of tokens 1..T-1, on the CPU.
 
     Args:
         model: Bridge, Hugging Face model or module returning logits, in eval mode.
         tokens: Token ids, shape (n, T).
+        batch: Sequences a forward pass.
 
     >>> eye = torch.nn.Embedding.from_pretrained(10.0 * torch.eye(4)).eval()  # predicts the token it reads
     >>> predictions(eye, torch.tensor([[2, 2, 3]])).hit
     tensor([[ True, False]])
     """
-    parts = [_predict(model, part) for part in tokens.split(BATCH)]
+    parts = [_predict(model, part) for part in tokens.split(batch)]
     return Predictions(torch.cat([part.nats for part in parts]), torch.cat([part.hit for part in parts]))
 
 
@@ -49,18 +50,19 @@ def _predict(model: Any, tokens: Tensor) -> Predictions:
 
 
 @torch.no_grad()
-def logits_at(model: Any, tokens: Tensor, position: Tensor) -> Tensor:
+def logits_at(model: Any, tokens: Tensor, position: Tensor, batch: int = BATCH) -> Tensor:
     """Logits of each sequence at one position, on the CPU.
 
     Args:
         model: As for `predictions`.
         tokens: Token ids, shape (n, T).
         position: Index of each sequence, shape (n,).
+        batch: Sequences a forward pass.
 
     Returns:
         Shape (n, V).
     """
     parts = []
-    for part, where in zip(tokens.split(BATCH), position.split(BATCH), strict=True):
+    for part, where in zip(tokens.split(batch), position.split(batch), strict=True):
         parts.append(logits(model, part).cpu()[torch.arange(len(part)), where.cpu()])
     return torch.cat(parts)

@@ -18,7 +18,7 @@ def heads(table):
 
 
 def test_scored_positions_are_exactly_those_the_corpus_calls_determined():
-    assert (PROBE._scored()[:, :-1].numpy() == (SAMPLE.entropy == 0)).all()
+    assert (PROBE.scored()[:, :-1].numpy() == (SAMPLE.entropy == 0)).all()
 
 
 def test_prefix_matching_equals_the_loop_written_out(model):
