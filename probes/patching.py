@@ -18,7 +18,7 @@ from probes.corpus import check_pairs
 from probes.effects import effect, means, recovery, unpatched
 from probes.hooks import require_bridge
 from probes.metrics import check_metrics, measures_of, named
-from probes.pairs import Trial, check_direction, trial
+from probes.pairs import Trial, check_direction, pairs_of, trial
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.sites import SITES, Patch, activations, check_model, check_sites, names_of, patched
 from probes.tables import stack
@@ -80,6 +80,7 @@ class Patching:
     """
 
     name: ClassVar[str] = "patching"
+    needs: ClassVar[str] = "a bridge; corpus.pairs"
     clean: Tensor
     corrupted: Tensor
     position: Tensor
@@ -113,6 +114,7 @@ class Patching:
         *,
         n: int = 16,
         seed: int = 0,
+        task: str | None = None,
         sites: str | Sequence[str] = STREAM,
         positions: str | Sequence[int] = "all",
         direction: Literal["denoise", "noise"] = "denoise",
@@ -121,12 +123,12 @@ class Patching:
     ) -> Self:
         """Patching on `n` pairs of the organism's corpus; the route of its claim is read off the subject's model.
 
-        Several sites or metrics may be given as one string, joined by "+".
+        Several sites or metrics may be given as one string, joined by "+". Tasks: see `probes.pairs.pairs_of`.
 
         Raises:
-            ValueError: If the subject has no corpus with `pairs`, or a setting is unknown or out of range.
+            ValueError: If the subject has no corpus with pairs or repeats, or a setting is unknown or out of range.
         """
-        pairs = subject.corpus(cls.name, "pairs").pairs(positive(cls.name, "n", n), seed)
+        pairs = pairs_of(subject, cls.name, n, seed, task)
         where = positions if isinstance(positions, str) else tuple(positions)
         data = (pairs.clean, pairs.corrupted, pairs.position, pairs.answer, pairs.wrong)
         probe = cls(
