@@ -22,7 +22,10 @@ def run(
     study: Annotated[str, typer.Argument(help="A study by name (degrade list studies).")],
     model: Annotated[str, typer.Option(help="An organism by name (degrade list organisms).")] = "mixture",
     probe: Annotated[
-        list[str] | None, typer.Option(help="NAME or NAME:key=value,key=value; repeat for several. Default: all.")
+        list[str] | None,
+        typer.Option(
+            help="NAME or NAME:key=value,key=a+b; repeat for several; all: every probe that fits. Default: the study's."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     quick: Annotated[bool, typer.Option(help="A smaller version, within 90 seconds.")] = False,
@@ -65,15 +68,27 @@ def report(folder: Annotated[Path, typer.Argument(help="The directory of a finis
 
 @app.command("list")
 def list_(kind: Annotated[str | None, typer.Argument(help="probes, studies or organisms.")] = None) -> None:
-    """List what is installed, a line each."""
+    """List what is installed: name, one line, and for probes what they need."""
     from degrade import plugins
 
     if kind is not None and kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; the known ones are: {', '.join(KINDS)}")
+    broken: list[ImportError] = []
     for group in [kind] if kind else KINDS:
+        names = plugins.installed(group)
         typer.echo(f"{group}:")
-        for name in plugins.installed(group):
-            typer.echo(f"  {name:<12} {_line(plugins.find(group, name))}")
+        width = max(map(len, names), default=0)
+        for name in names:
+            try:
+                plugin = plugins.find(group, name)
+            except plugins.PluginError as fault:
+                broken.append(fault)
+                continue
+            typer.echo(f"  {name:<{width}}  {_line(plugin)}")
+            if needs := getattr(plugin, "needs", None):
+                typer.echo(f"  {'':<{width}}  needs {needs}")
+    if broken:
+        raise plugins.PluginError("; ".join(map(str, broken))) from broken[0]
 
 
 def _line(plugin: Any) -> str:

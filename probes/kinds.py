@@ -52,6 +52,7 @@ class Kinds:
     """
 
     name: ClassVar[str] = "kinds"
+    needs: ClassVar[str] = "corpus.of_kind, corpus.heldout"
     measures: ClassVar[Mapping[str, Measure]] = {
         "loss": Measure(chance=None, higher=False, binary=False, unit="nats per token"),
         "excess": Measure(chance=None, higher=False, binary=False, unit="nats per token"),

@@ -49,6 +49,7 @@ class Recall:
     """
 
     name: ClassVar[str] = "recall"
+    needs: ClassVar[str] = "corpus.queries, corpus.canaries"
     measures: ClassVar[Mapping[str, Measure]] = {
         "accuracy": Measure(chance=None, higher=True, binary=True, unit="share"),
         "recitation": Measure(chance=None, higher=True, binary=False, unit="share"),

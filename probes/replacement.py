@@ -102,8 +102,8 @@ class Replacement:
     Attributes:
         tokens: Token ids, shape (n, T).
         interpretations: What is replaced by what.
-        names: Names of the components in the table; empty: the hooks.
-        least: Share recovered that the default claim asks of every component, half of the lowest at w*; None: there is none.
+        least: Share recovered that the default claim asks of every component, half of the lowest at w*; or None.
+        draws: How many draws per chain and rung are worth the cost.
 
     >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
     >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(

@@ -1,11 +1,16 @@
-"""From names on the command line to a subject and its probes."""
+"""From names on the command line or in a study file to a subject and its probes."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from degrade import plugins
 from probes import Claim, Subject
+from probes.probe import name_of
+
+Wanted = tuple[str, dict[str, Any]]
+ALL = "all"
+WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 
 def open_subject(name: str) -> Subject:
@@ -19,24 +24,86 @@ def open_subject(name: str) -> Subject:
     return Subject(model=model, tokenizer=tokenizer, organism=organism, data=organism.corpus.training().tokens)
 
 
-def build_probes(subject: Subject, asked: Sequence[str] | None, defaults: dict[str, dict[str, Any]]) -> list[Any]:
-    """Probes by `NAME` or `NAME:key=value,key=value`, each followed by its claim; all of `defaults` if none is asked.
+def build_probes(
+    subject: Subject, asked: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, defaults: dict[str, dict[str, Any]]
+) -> list[Any]:
+    """Probes by name and settings, each followed by its claim.
+
+    Names and settings of all probes are checked before the first is built. Probes that were asked for by name must all
+    fit the subject; of the defaults, and of "all", those that do not are left out with a warning.
+
+    Args:
+        subject: What they are asked of.
+        asked: `NAME` or `NAME:key=value,key=value`, or settings by name as a study file has them; "all" for every
+            installed probe; None for `defaults`.
+        defaults: The study's own, settings by name.
 
     Raises:
-        ValueError: naming every probe that is unknown or whose settings do not fit.
+        ValueError: naming all that is wrong with any of them.
     """
-    wanted = [parse(text) for text in asked] if asked else list(defaults.items())
-    built, faults = [], []
-    for name, settings in wanted:
+    chosen, optional = _wanted(asked, defaults)
+    checked, faults = _checked(chosen, optional)
+    built: list[Any] = []
+    for name, (build, settings) in checked:
         try:
-            probe = plugins.find("probes", name).build(subject, **settings)
+            built.append(build(subject, **settings))
+        except (ValueError, TypeError) as fault:
+            faults.append(f"{name}: {fault}")
+    names = [name_of(probe) for probe in built]
+    faults += [f"{name!r} is asked for twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    if faults and not (optional and built):
+        raise ValueError("; ".join(faults))
+    for unfit in faults:
+        warnings.warn(f"left out: {unfit}", stacklevel=2)
+    return [one for probe in built for one in (probe, *_claims(probe))]
+
+
+def _wanted(
+    asked: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, defaults: dict[str, dict[str, Any]]
+) -> tuple[list[Wanted | ValueError], bool]:
+    """Names with settings, or what is wrong with their spelling; and whether those that do not fit may be left out."""
+    if not asked:
+        return list(defaults.items()), True
+    if isinstance(asked, Mapping):
+        return [(name, dict(settings)) for name, settings in asked.items()], False
+    if list(asked) == [ALL]:
+        return [(name, {}) for name in plugins.installed("probes")], True
+    return [_parsed(text) for text in asked], False
+
+
+def _parsed(text: str) -> Wanted | ValueError:
+    try:
+        return parse(text)
+    except ValueError as fault:
+        return fault
+
+
+def _checked(wanted: Sequence[Wanted | ValueError], optional: bool) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Constructors with their settings, and a sentence for each probe whose name or settings are wrong."""
+    checked, faults = [], []
+    for one in wanted:
+        if isinstance(one, ValueError):
+            faults.append(str(one))
+            continue
+        name, settings = one
+        try:
+            build = _constructor(name)
+            checked.append((name, (build, plugins.check_settings(name, build, settings))))
         except ValueError as fault:
             faults.append(str(fault))
-            continue
-        built += [probe, *_claims(probe)]
-    if faults:
+    if faults and not optional:
         raise ValueError("; ".join(faults))
-    return built
+    return checked, faults
+
+
+def _constructor(name: str) -> Callable[..., Any]:
+    """The `build` of a probe by name; a plain function `model -> DataFrame` is its own, without settings."""
+    plugin = plugins.find("probes", name)
+    if hasattr(plugin, "build"):
+        return plugin.build
+    if isinstance(plugin, type) or not callable(plugin):
+        raise ValueError(f"probe {name!r} ({plugin!r}) has neither build(subject, **settings) nor is it a function")
+    return lambda subject: plugin
 
 
 def _claims(probe: Any) -> list[Claim]:
@@ -48,11 +115,14 @@ def _claims(probe: Any) -> list[Claim]:
         return []
 
 
-def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """`induction:n=16,seed=1` as a name and settings; whole numbers and decimals become numbers.
+def parse(text: str) -> Wanted:
+    """`induction:n=16,seed=1` as a name and settings; numbers, true, false and none are read, a+b is a list.
 
-    >>> parse("induction:n=16,kind=repeat")
-    ('induction', {'n': 16, 'kind': 'repeat'})
+    Raises:
+        ValueError: naming the part that is not of the form key=value.
+
+    >>> parse("knockout:n=16,kind=repeat,heads=L0H1+L0H2")
+    ('knockout', {'n': 16, 'kind': 'repeat', 'heads': ['L0H1', 'L0H2']})
     """
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {}
@@ -60,14 +130,16 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals or not key:
             raise ValueError(f"probe {text!r}: expected NAME:key=value,key=value, got {part!r}")
-        settings[key] = _number(value)
+        settings[key] = _value(value)
     return name, settings
 
 
-def _number(value: str) -> int | float | str:
+def _value(text: str) -> Any:
     for kind in (int, float):
         try:
-            return kind(value)
+            return kind(text)
         except ValueError:
             continue
-    return value
+    if "+" in text:
+        return [_value(part) for part in text.split("+")]
+    return WORDS.get(text, text)
