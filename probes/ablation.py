@@ -136,12 +136,12 @@ class Ablation:
         Args:
             subject: What to ask; its costliest components are what the default claim is about.
             n: Examples.
-            seed: Of the examples and of the resampling.
+            seed: Of the examples and the resampling.
             kind: Kind of the corpus's sequences; all its tokens are scored if none is determined.
             group: Group of the corpus's questions instead.
-            kinds: Of ablation; several may be one string, joined by "+".
-            sites: Of ablation, likewise.
-            draws: How many draws per chain and rung.
+            kinds: Of ablation; several may be one string, joined by "+"; likewise `sites`.
+            sites: Of ablation.
+            draws: As the field.
 
         Raises:
             ValueError: If the subject's corpus lacks what is asked for, or a setting is unknown or out of range.
@@ -257,13 +257,7 @@ class Target(NamedTuple):
 
 @contextmanager
 def ablated(model: Any, heads: Sequence[Mapping[str, Sequence[int]]], instead: Mapping[str, Tensor]) -> Iterator[None]:
-    """Replace, in each sequence of the batch, the activations at some hooks.
-
-    Args:
-        model: A bridge.
-        heads: For each sequence, by hook, the heads to replace; [0] at hooks without heads.
-        instead: By hook, what to put there, shape (n, T, heads, d) or (n, T, d).
-    """
+    """Replace at each hook, in sequence i, heads[i][hook] by those of instead[hook], (n, T, heads, d) or (n, T, d)."""
 
     def edit(hook: str) -> Edit:
         def put(activation: Tensor) -> Tensor:
@@ -295,9 +289,8 @@ def _costliest(table: pd.DataFrame, kind: str) -> tuple[tuple[str, int, int], ..
     """Components whose mean rise is at least `TIE` of the largest, the largest first."""
     rises = table[(table["measure"] == "loss rise") & (table["kind"] == kind)].reindex(columns=[*KEYS, "value"])
     means = rises.fillna({"head": -1}).groupby(KEYS)["value"].mean().sort_values(ascending=False, kind="stable")
-    return tuple(
-        (str(a), int(b), int(c)) for a, b, c in means.index[means >= means.max() - (1 - TIE) * abs(means.max())]
-    )
+    least = means.max() - (1 - TIE) * abs(means.max())
+    return tuple((str(site), int(layer), int(head)) for site, layer, head in means.index[means >= least])
 
 
 def _words(site: str, layer: int, head: int) -> str:

@@ -12,8 +12,11 @@ from torch import Tensor
 from probes.corpus import Pairs
 from probes.metrics import Asked, baselines, evaluate, named
 from probes.predictions import logits_at
+from probes.probe import Subject, positive
+from probes.repeats import repeat_pairs
 
 DIRECTIONS = ("denoise", "noise")
+TASKS = ("pairs", "repeat")
 
 
 class Asker(Pairs, Protocol):
@@ -85,6 +88,31 @@ def trial(model: Any, asker: Asker) -> Trial:
     if asker.direction == "denoise":
         return Trial(asker.metrics, corrupted, clean, position, asked, of_clean, of_corrupted, of_corrupted)
     return Trial(asker.metrics, clean, corrupted, position, asked, of_clean, of_corrupted, of_clean)
+
+
+def pairs_of(subject: Subject, probe: str, n: int, seed: int, task: str | None = None) -> Pairs:
+    """Pairs of prompts of a subject.
+
+    Args:
+        subject: With an organism.
+        probe: Name of the probe that asks.
+        n: Pairs.
+        seed: Of the pairs.
+        task: "pairs", those of the corpus; "repeat", made of its repeated sequences (`probes.repeats`); None: the first
+            of these that the corpus has.
+
+    Raises:
+        ValueError: If the task is unknown, or the corpus lacks what it needs; the message names it.
+    """
+    if task not in (*TASKS, None):
+        raise ValueError(f"{probe}: unknown task {task!r}; choose from {', '.join(TASKS)}")
+    corpus = getattr(subject.organism, "corpus", None)
+    if task is None:
+        task = "repeat" if hasattr(corpus, "of_kind") and not hasattr(corpus, "pairs") else "pairs"
+    if task == "pairs":
+        return subject.corpus(probe, "pairs").pairs(positive(probe, "n", n), seed)
+    repeats = subject.corpus(probe, "of_kind").of_kind("repeat", positive(probe, "n", n), seed)
+    return repeat_pairs(repeats.tokens, start=1, seed=seed)
 
 
 def check_direction(direction: str, choices: Sequence[str] = DIRECTIONS) -> None:

@@ -19,7 +19,7 @@ from probes.effects import effect, means, recovery, unpatched
 from probes.graph import KINDS, Graph
 from probes.hooks import Edit, forked, hooked, record
 from probes.metrics import check_metrics, measures_of, named
-from probes.pairs import Trial, check_direction, trial
+from probes.pairs import Trial, check_direction, pairs_of, trial
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.sites import names_of
 from probes.tables import stack
@@ -65,7 +65,7 @@ class PathPatching:
     """
 
     name: ClassVar[str] = "path-patching"
-    needs: ClassVar[str] = "a bridge whose q, k and v inputs fork; corpus.pairs"
+    needs: ClassVar[str] = "a bridge whose q, k and v inputs fork; corpus.pairs or corpus.of_kind (repeat)"
 
     clean: Tensor
     corrupted: Tensor
@@ -105,6 +105,7 @@ class PathPatching:
         *,
         n: int = 16,
         seed: int = 0,
+        task: str | None = None,
         inputs: str | Sequence[str] = INPUTS,
         mlps: Literal["frozen", "recomputed"] = "frozen",
         direction: Literal["denoise", "noise"] = "denoise",
@@ -113,12 +114,12 @@ class PathPatching:
     ) -> Self:
         """All paths between heads on `n` pairs of the organism's corpus; its strongest are read off the model.
 
-        Several inputs or metrics may be given as one string, joined by "+".
+        Several inputs or metrics may be given as one string, joined by "+". Tasks: see `probes.pairs.pairs_of`.
 
         Raises:
-            ValueError: If the subject has no corpus with `pairs`, or a setting is unknown or out of range.
+            ValueError: If the subject has no corpus with pairs or repeats, or a setting is unknown or out of range.
         """
-        pairs = subject.corpus(cls.name, "pairs").pairs(positive(cls.name, "n", n), seed)
+        pairs = pairs_of(subject, cls.name, n, seed, task)
         data = (pairs.clean, pairs.corrupted, pairs.position, pairs.answer, pairs.wrong)
         probe = cls(
             *data,
