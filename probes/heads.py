@@ -6,6 +6,7 @@ Previous-token and duplicate-token heads, and prefix matching: Olsson et al. 202
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -16,13 +17,36 @@ import torch
 
 from probes.hooks import require_bridge
 from probes.induction import Induction, attended, attention_table, by_head, strongest
-from probes.knockout import head_name
 from probes.predictions import predictions
 from probes.probe import Claim, Measure, Subject, known_settings
 from probes.tables import stack
 from probes.tl_weights import before_attention, embedding, outputs, values, way_out
 
+Head = tuple[int, int]
 LOOKS = {"previous token": None, "duplicate token": 0, "prefix matching": 1}  # offset to t - P; None: t - 1
+
+
+def head_name(head: Head) -> str:
+    """`L0H3` for head 3 of layer 0."""
+    return f"L{head[0]}H{head[1]}"
+
+
+def parse_heads(given: Sequence[str | Head]) -> tuple[Head, ...]:
+    """Heads as (layer, head) from pairs or from names.
+
+    Raises:
+        ValueError: If a name is not of the form L0H3.
+
+    >>> parse_heads(["L0H3", (1, 2)])
+    ((0, 3), (1, 2))
+    """
+    heads = []
+    for one in given:
+        match = re.fullmatch(r"L(\d+)H(\d+)", one if isinstance(one, str) else head_name(one))
+        if match is None:
+            raise ValueError(f"heads are named like L0H3 (layer 0, head 3), got {one!r}")
+        heads.append((int(match[1]), int(match[2])))
+    return tuple(heads)
 
 
 @dataclass(frozen=True, eq=False)

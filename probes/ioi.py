@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from probes.ablation import ablated
+from probes.heads import Head, head_name, parse_heads
 from probes.hooks import record, require_bridge
 from probes.induction import attended, by_head, strongest
-from probes.knockout import ABLATIONS, Head, all_heads, fills, head_name, knocked_out, parse_heads, z_hook
 from probes.predictions import logits_at
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.tables import stack
@@ -30,6 +31,7 @@ ROLES = {  # from where to where a head of that role looks
     "S-inhibition": ("end", "s2"),
     "name mover": ("end", "io"),
 }
+ABLATIONS = ("mean", "zero", "resample")
 LEAST = 0.9  # share of prompts in which the default claim wants IO preferred
 
 
@@ -147,15 +149,32 @@ class IOI:
         """The logit differences with the circuit alone and with the circuit removed; nothing without a circuit."""
         if not self.circuit:
             return []
-        fill = fills(model, self.data.corrupted, self.ablation, self.data.template)
-        others = [head for head in all_heads(model) if head not in self.circuit]
+        hooks = list(map(z_hook, range(model.cfg.n_layers)))
+        unknown = [one for one in self.circuit if one[0] >= model.cfg.n_layers or one[1] >= model.cfg.n_heads]
+        if unknown:
+            raise ValueError(f"heads {', '.join(map(head_name, unknown))} of the circuit are not in this model")
+        _, kept = record(model, self.data.corrupted, hooks)
+        instead = {hook: self._instead(z) for hook, z in kept.items()}
+        inside = {hook: [head for layer, head in self.circuit if z_hook(layer) == hook] for hook in hooks}
+        every = range(model.cfg.n_heads)
+        outside = {hook: [head for head in every if head not in heads] for hook, heads in inside.items()}
         tables = []
-        for run, heads in {"circuit alone": others, "circuit removed": self.circuit}.items():
-            with knocked_out(model, heads, fill):
+        for run, heads in {"circuit alone": outside, "circuit removed": inside}.items():
+            with ablated(model, [heads] * len(self.data.tokens), instead):
                 value = self._differences(model)
             rows = {"measure": "logit difference", "value": value, "example": np.arange(len(value)), "run": run}
             tables.append(pd.DataFrame(rows))
         return tables
+
+    def _instead(self, z: Tensor) -> Tensor:
+        """What the heads' outputs are replaced by: by template, from the corrupted prompts; shape as z."""
+        if self.ablation == "zero":
+            return torch.zeros_like(z)
+        filled = torch.empty_like(z)
+        for template in np.unique(self.data.template):
+            rows = torch.from_numpy(np.flatnonzero(self.data.template == template)).to(z.device)
+            filled[rows] = z[rows].mean(0, keepdim=True) if self.ablation == "mean" else z[rows.roll(1)]
+        return filled
 
     def _place(self, name: str) -> Tensor:
         base, _, behind = name.partition("+")
@@ -188,6 +207,11 @@ class IOI:
         layer, head, example = (axis.ravel() for axis in np.indices(value.shape))
         keys = {"example": example, "layer": layer, "head": head}
         return pd.DataFrame({"measure": "direct effect", "value": value.ravel(), **keys})
+
+
+def z_hook(layer: int) -> str:
+    """Hook on what the heads of a layer have read, shape (n, T, heads, d_head)."""
+    return f"blocks.{layer}.attn.hook_z"
 
 
 def _prompts(subject: Subject, n: int, seed: int, names: Sequence[str], templates: Sequence[str]) -> Prompts:

@@ -121,8 +121,8 @@ def parse(text: str) -> Wanted:
     Raises:
         ValueError: naming the part that is not of the form key=value.
 
-    >>> parse("knockout:n=16,kind=repeat,heads=L0H1+L0H2")
-    ('knockout', {'n': 16, 'kind': 'repeat', 'heads': ['L0H1', 'L0H2']})
+    >>> parse("ioi:n=16,ablation=zero,circuit=L0H1+L0H2")
+    ('ioi', {'n': 16, 'ablation': 'zero', 'circuit': ['L0H1', 'L0H2']})
     """
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {}
