@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studies.organisms.mixture.corpus import Corpus
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Organism:
-    """A trained model, the corpus it was trained on, and a better model of that corpus to compare it with.
+    """A trained model, the corpus it was trained on, and, if there is one, a better model to compare it with.
+
+    A corpus has `vocabulary`, `training()`, `heldout(n, seed)` and `mean_entropy()`; what else it offers (`of_kind`,
+    `queries`, `pairs`, `requests`, ...) decides which probes can be asked.
 
     Attributes:
         name: What the command line calls it.
         folder: Hugging Face directory of the model.
-        larger: Hugging Face directory of the better model.
         build: Makes the corpus; called once, on first use.
         summary: One line.
+        larger: Hugging Face directory of the better model, if any.
+        scored: Places of the tokens that the model was trained to predict; None: all after the first.
 
     >>> from studies.organisms.mixture import mixture
     >>> mixture.name
@@ -31,12 +35,13 @@ class Organism:
 
     name: str
     folder: Path
-    larger: Path
-    build: Callable[[], Corpus]
+    build: Callable[[], Any]
     summary: str
+    larger: Path | None = None
+    scored: tuple[int, ...] | None = None
 
     @cached_property
-    def corpus(self) -> Corpus:
+    def corpus(self) -> Any:
         """The corpus, every table and sample a pure function of its seed."""
         return self.build()
 
@@ -47,10 +52,29 @@ class Organism:
         return bridge(self.folder)
 
     def load_larger(self) -> tuple[Any, Any]:
-        """The better model as a TransformerBridge in eval mode, and its tokenizer."""
+        """The better model as a TransformerBridge in eval mode, and its tokenizer.
+
+        Raises:
+            ValueError: If there is none.
+        """
         from degrade.models import bridge
 
-        return bridge(self.larger)
+        return bridge(self._larger())
+
+    def examples(self, tokens: Tensor) -> Any:
+        """Token ids as `degrade.next_token_loss` reads them: with labels where only some tokens are scored.
+
+        Args:
+            tokens: Token ids, shape (n, T).
+
+        Returns:
+            The tokens, or a dict with `input_ids` and `labels` (-100 where nothing is scored).
+        """
+        if self.scored is None:
+            return tokens
+        labels = tokens.new_full(tokens.shape, -100)
+        labels[:, list(self.scored)] = tokens[:, list(self.scored)]
+        return {"input_ids": tokens, "labels": labels}
 
     def exact_gap(self, model: Any, n: int = 2000, seed: int = 0) -> tuple[float, float]:
         """L(model) - H on held-out data, the Bayes predictor's surprisal as control variate.
@@ -61,11 +85,11 @@ class Organism:
             seed: Seed of the held-out sequences.
 
         Returns:
-            Mean and standard error over sequences, in nats per token.
+            Mean and standard error over sequences, in nats per scored token.
         """
         from studies.organisms.mixture.references import gap
 
-        return gap(model, self.corpus.heldout(n, seed))
+        return gap(model, self.corpus.heldout(n, seed), self.scored)
 
     def reference_gap(self, model: Any | None = None) -> tuple[float, float]:
         """L(model) - L(larger), paired on the held-out sequences on which the larger model's losses are recorded.
@@ -75,16 +99,26 @@ class Organism:
 
         Returns:
             Mean and standard error over sequences, in nats per token.
+
+        Raises:
+            ValueError: If there is no larger model.
         """
         from studies.organisms.mixture.references import paired_gap
 
-        return paired_gap(self.load()[0] if model is None else model, self.corpus, self.larger / "heldout.npz")
+        recorded = self._larger() / "heldout.npz"
+        return paired_gap(self.load()[0] if model is None else model, self.corpus, recorded)
 
     def references(self) -> dict[str, float]:
-        """Held-out losses to compare with, in nats per token, as `studies.organisms.mixture.references` recorded them.
+        """Held-out losses to compare with, in nats per scored token, as recorded beside the model.
 
         Returns:
-            "entropy" (exact), "model", "larger", "n-gram 1", "n-gram 2", "n-gram 3" and "untrained", all but the first
-            measured on the same held-out sequences with the surprisal as control variate.
+            "entropy" (exact), "model", "untrained", where they make sense "n-gram 1", "n-gram 2", "n-gram 3", and
+            "larger" if there is one; all but the first measured on the same held-out sequences with the surprisal as
+            control variate.
         """
         return json.loads((self.folder / "references.json").read_text())
+
+    def _larger(self) -> Path:
+        if self.larger is None:
+            raise ValueError(f"organism {self.name!r} ships no larger model to compare with; `mixture` does")
+        return self.larger

@@ -13,7 +13,7 @@ from studies.organisms.mixture.vocabulary import MODULUS, STORY_VALUES, ids
 
 LENGTH = 31
 TABLES = ("markov", "markov2", "facts", "tail", "addition")
-PURPOSES = (*TABLES, "draw", "training", "canaries", "heldout", "queries", "pairs")
+PURPOSES = (*TABLES, "draw", "training", "canaries", "heldout", "queries", "pairs", "requests")
 
 
 def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:

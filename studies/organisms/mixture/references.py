@@ -7,6 +7,7 @@ larger model's losses on fixed held-out sequences, `heldout.npz`, beside the lar
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,18 @@ def token_nats(model: Any, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample_nats(model: Any, sample: Sample, batch: int = 256) -> np.ndarray:
-    """Mean loss of each sequence of a sample, shape (n,), in nats per token."""
-    parts = [token_nats(model, tokens).double().mean(1) for tokens in sample.tokens.split(batch)]
+def sample_nats(model: Any, sample: Sample, batch: int = 256, scored: Sequence[int] | None = None) -> np.ndarray:
+    """Mean loss of each sequence of a sample over its scored tokens (None: all), shape (n,), in nats per token."""
+    parts = [token_nats(model, tokens).double()[:, columns(scored)].mean(1) for tokens in sample.tokens.split(batch)]
     return torch.cat(parts).numpy()
 
 
-def gap(model: Any, sample: Sample) -> tuple[float, float]:
+def columns(scored: Sequence[int] | None) -> slice | list[int]:
+    """Where tokens at these places stand in a table of the T - 1 predicted ones."""
+    return slice(None) if scored is None else [place - 1 for place in scored]
+
+
+def gap(model: Any, sample: Sample, scored: Sequence[int] | None = None) -> tuple[float, float]:
     """L(model) - H with the Bayes predictor's loss on the same tokens as control variate.
 
     E[-log p_Bayes] = H exactly, so mean(-log p_model + log p_Bayes) estimates the same gap as mean(-log p_model) - H
@@ -58,11 +64,12 @@ def gap(model: Any, sample: Sample) -> tuple[float, float]:
     Args:
         model: Causal language model.
         sample: Sequences with their surprisal.
+        scored: Places of the tokens that count; None: all after the first.
 
     Returns:
-        Mean and standard error over sequences, in nats per token.
+        Mean and standard error over sequences, in nats per scored token.
     """
-    return mean_and_error(sample_nats(model, sample) - sample.surprisal.mean(1))
+    return mean_and_error(sample_nats(model, sample, scored=scored) - sample.surprisal[:, columns(scored)].mean(1))
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
@@ -168,14 +175,15 @@ def main() -> None:
     from studies.organisms.mixture.train import RECIPES, build
 
     torch.set_num_threads(1)
-    corpus, folders = mixture.corpus, {"model": mixture.folder, "larger": mixture.larger}
+    corpus, larger = mixture.corpus, mixture.folder.parent / "larger"
+    folders = {"model": mixture.folder, "larger": larger}
     models = {name: AutoModelForCausalLM.from_pretrained(folder).eval() for name, folder in folders.items()}
     models["untrained"] = build(RECIPES["small"], len(corpus.vocabulary)).eval()
     sample = corpus.heldout(RECORDED, RECORDED_SEED)
     found = {name: round(value, 6) for name, value in marks(corpus, models, sample).items()}
     (mixture.folder / "references.json").write_text(json.dumps(found, indent=1) + "\n")
     nats = sample_nats(models["larger"], sample).astype(np.float32)
-    np.savez(mixture.larger / "heldout.npz", nats=nats, seed=np.int64(RECORDED_SEED))
+    np.savez(larger / "heldout.npz", nats=nats, seed=np.int64(RECORDED_SEED))
     table = pd.DataFrame({name: measure(models[name], corpus, n=2000, seed=3) for name in folders})
     table.round(4).to_csv(mixture.folder / "measured.csv", index_label="measure")
     print(json.dumps(found, indent=1), table, sep="\n")

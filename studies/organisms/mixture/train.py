@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ RECIPES = {
 }
 
 
-def build(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
+def build(recipe: Recipe, vocabulary: int, length: int = 32) -> LlamaForCausalLM:
     """An untrained model: normal matrices of sd `spread`, unit norms, untied embeddings, as many k/v heads as heads."""
     heads = 4
     config = LlamaConfig(
@@ -74,7 +74,7 @@ def build(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
         num_hidden_layers=recipe.layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
-        max_position_embeddings=32,
+        max_position_embeddings=length,
         tie_word_embeddings=False,
         pad_token_id=0,
         bos_token_id=None,
@@ -89,11 +89,12 @@ def build(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
     return model
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, words separated by spaces."""
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+def tokenizer(vocabulary: Sequence[str] = VOCABULARY, length: int = 32) -> PreTrainedTokenizerFast:
+    """One token a word, words separated by spaces; `<unk>` and `<pad>` are among the words."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", model_max_length=32)
+    special = {"unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=words, **special, model_max_length=length)
 
 
 def batches(rows: int, recipe: Recipe) -> Iterator[Tensor]:
