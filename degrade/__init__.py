@@ -14,16 +14,23 @@ _HOMES = {
     "bridge": "degrade.models",
     "ladder": "degrade.build",
     "label_loss": "degrade.losses",
+    "LLC": "degrade.coefficient",
+    "llc": "degrade.learning_coefficient",
+    "llcs": "degrade.learning_coefficient",
     "load": "degrade.store",
     "next_token_loss": "degrade.losses",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+_MODULES = ("influence", "thermodynamics")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"degrade.{name}")
     if name not in _HOMES:
-        raise AttributeError(f"degrade has no {name!r}; its public names are {', '.join(sorted(_HOMES))}")
+        raise AttributeError(f"degrade has no {name!r}; its public names are {', '.join(sorted(__all__))}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
