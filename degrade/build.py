@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from degrade import tables
 from degrade.chain import Scene
-from degrade.climb import climb, plans
+from degrade.climb import climb
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
 from degrade.losses import Loss, next_token_loss, unit_of
@@ -23,7 +23,6 @@ from degrade.pilot import Settings
 from degrade.potential import FixedSet, Potential, calibrated_loss, check_baseline, example_nats
 from degrade.request import Request
 from degrade.result import Ladder
-from degrade.temperature import calibrate
 
 BATCH, WORK = 32, 1e8
 PRIOR_DRAWS = 8
@@ -65,7 +64,8 @@ def ladder(
         out: a directory to store the ladder in; it must not exist.
         progress: show progress bars.
         **settings: the fields of `degrade.request.Request`: sampler "baoab", preconditioner "fisher", step_size, steps,
-            burn_in, batch_size (None: found and recorded), longer 1 (factor on steps and burn-in), chains 4, draws 8,
+            burn_in, batch_size (None: found and recorded), budget (steps of a chain at a rung, lengthening included;
+            None: 2000, or `steps` if given), longer 1 (factor on steps, burn-in and budget), chains 4, draws 8,
             seed 0, evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1.
 
     Returns:
@@ -198,11 +198,10 @@ def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool) -> 
         request.step_size,
         max(1.5 * ceiling, RUNAWAY),
     )
-    with engine(scene, request.workers) as runner:
-        total = len(request.rises or request.nbetas or [])
-        with tqdm(total=total, desc="finding temperatures", unit="rung", disable=not progress) as bar:
-            rungs = calibrate(runner, scene, settings, request.rises, request.nbetas, lambda rung: bar.update())
-        asked = plans(scene, rungs, settings, request)
-        with tqdm(total=total * request.chains, desc="climbing", unit="leg", disable=not progress) as bar:
-            legs = climb(runner, scene, asked, request.seed, request.chains, lambda leg: bar.update())
-    return tables.assemble(scene, request, rungs, asked, legs, ceiling, unit_of(scene.potential.loss))
+    total = len(request.rises or request.nbetas or [])
+    with (
+        engine(scene, request.workers) as runner,
+        tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
+    ):
+        stages = climb(runner, scene, settings, request, lambda stage: bar.update())
+    return tables.assemble(scene, request, stages, ceiling, unit_of(scene.potential.loss))

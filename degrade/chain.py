@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from degrade.metric import Metric
-from degrade.noise import Key, Tensors, batch_index, normal_like
+from degrade.noise import Key, Tensors, batch_index
 from degrade.potential import FixedSet, Potential, calibrated_loss, example_nats
 from degrade.samplers import SAMPLERS
-from degrade.step_size import BATCH, curve, sharpest
+from degrade.step_size import hutchinson, sharpest
 
 BLOCK = 25
 TRACKED = 8
@@ -25,7 +25,11 @@ RESTARTS = 6
 
 @dataclass(frozen=True)
 class Plan:
-    """What a rung asks of each chain. `evaluate` and `keep` are step numbers after which to look, keep ⊂ evaluate."""
+    """What a rung asks of each chain.
+
+    `evaluate`, `keep` and `forces` are step numbers after which to measure losses, keep the weights, and measure the
+    force of the configurational temperature; keep ⊂ evaluate.
+    """
 
     rung: int
     nbeta: float
@@ -38,6 +42,7 @@ class Plan:
     sampler: str
     evaluate: tuple[int, ...] = ()
     keep: tuple[int, ...] = ()
+    forces: tuple[int, ...] = ()
     vector: list[Tensor] | None = None
     tracked: bool = True
     ceiling: float = math.inf
@@ -59,8 +64,8 @@ class Leg:
     """What a chain brings back from a rung.
 
     `trace` has a row a step: rise, plain virial, weighted virial, prior fraction, step size; `losses` a row an
-    evaluation: nats of each example of the fixed set; `force` a number an evaluation: ∇Uᵀ P ∇U from two independent
-    minibatches.
+    evaluation: nats of each example of the fixed set; `force` a number each time it was measured: ∇Uᵀ P ∇U from two
+    independent minibatches.
     """
 
     plan: Plan
@@ -133,7 +138,7 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
         for step in range(start, min(start + BLOCK, plan.steps)):
             row, gradient = _measured(scene.potential, plan, key, step, state.weights)
             rows.append(row)
-            if step + 1 in plan.evaluate:
+            if step + 1 in plan.forces:
                 force.append(_force(scene.potential, plan, key, step, state.weights, gradient))
             state = sampler.update(state, gradient, key)
             if step + 1 in plan.evaluate:
@@ -153,15 +158,7 @@ def _force(potential: Potential, plan: Plan, key: Key, step: int, weights: Tenso
     index = batch_index(key, "second", step, len(potential.data), plan.batch_size)
     other = torch._foreach_mul(potential.gradient(weights, index)[1], plan.nbeta)
     torch._foreach_add_(other, potential.prior_gradient(weights))
-    return _sum(torch._foreach_mul(torch._foreach_mul(other, gradient), plan.metric.p))
-
-
-def _trace(potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> float:
-    """zᵀ K z with random signs z: averages to the trace of K = P^½ ∇²U P^½ (Hutchinson 1989)."""
-    signs = [x.sign() for x in normal_like(key, "probe", step, weights)]
-    index = batch_index(key, "probe", step, len(potential.data), min(BATCH, len(potential.data)))
-    bent = curve(potential, weights, plan.metric, plan.nbeta, index, signs)
-    return float(_sum(torch._foreach_mul(bent, signs)))
+    return _sum(torch._foreach_mul(plan.metric.into(other), plan.metric.into(gradient)))
 
 
 def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> tuple[Tensor, Tensors]:
@@ -211,7 +208,7 @@ def _evaluate(scene: Scene, weights: list[Tensor]) -> np.ndarray:
 
 def _keep(scene: Scene, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> Kept:
     potential = scene.potential
-    trace = _trace(potential, plan, key, step, weights)
+    trace = hutchinson(potential, weights, plan.metric, plan.nbeta, key, step)
     potential.selection.place(weights)
     held = math.nan
     if scene.heldout is not None:

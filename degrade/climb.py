@@ -1,94 +1,224 @@
-"""The climb: with all temperatures frozen, each chain goes up the ladder by itself."""
+"""The climb: rung by rung, the chains find the temperature together, it is frozen, and each draws by itself.
 
+A rung whose verdict is not clean is lengthened while its budget lasts: chains that merely mix slowly go on; where the
+temperature missed, the step was too hot or flat directions were not yet filled, the fault is mended and the part drawn
+so far counts as burn-in.
+"""
+
+import math
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from degrade.chain import Leg, Plan, Scene, advance
+from degrade.diagnostics import Estimate, Reading, read
 from degrade.engine import Engine
 from degrade.noise import Key
-from degrade.pilot import Settings, bind
+from degrade.pilot import Settings, bind, first_look
 from degrade.request import Request
 from degrade.samplers import SAMPLERS
-from degrade.temperature import Rung
+from degrade.step_size import HEATING
+from degrade.temperature import Ascent, Rung, aim, visit
+from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL
 
-BURN_IN = (100, 300)
+BURN_IN = (50, 150)
 KEPT = (300, 900)
+BUDGET = 2000
 LOOKS = 32
 
 
-def plans(scene: Scene, rungs: list[Rung], settings: Settings, request: Request) -> list[Plan]:
-    """Freeze what each rung asks of its chains.
+@dataclass(frozen=True)
+class Stage:
+    """A climbed rung: what was asked, and what its chains brought back (one with a fault has no draws).
 
-    Unless given: burn-in of 4 memories (see `Sampler.memory`) within [100, 300] steps, drawing for 30 within
-    [300, 900].
+    `spent` counts the steps of a chain here, lengthening included, the calibration's rounds not.
     """
-    return [_plan(scene, number + 1, rung, settings, request) for number, rung in enumerate(rungs)]
+
+    rung: Rung
+    plan: Plan
+    legs: list[Leg]
+    spent: int
 
 
-def _plan(scene: Scene, number: int, rung: Rung, settings: Settings, request: Request) -> Plan:
-    step_size = request.step_size or rung.bound.step_size
-    burn_in, steps = _lengths(SAMPLERS[settings.sampler].memory / step_size, request)
-    evaluate = _spread(burn_in, steps, max(LOOKS, request.draws))
-    chosen = np.linspace(len(evaluate) - 1, 0, request.draws, endpoint=False).round().astype(int)
-    return Plan(
-        rung=number,
-        nbeta=rung.nbeta,
-        metric=bind(scene, settings, rung.curvature, rung.nbeta),
-        step_size=step_size,
-        bound="given" if request.step_size else rung.bound.name,
-        steps=steps,
-        burn_in=burn_in,
-        batch_size=settings.batch_size,
-        sampler=settings.sampler,
-        evaluate=evaluate,
-        keep=tuple(sorted(evaluate[i] for i in chosen)),
-        vector=rung.vector,
-        tracked=request.step_size is None,
-        ceiling=settings.ceiling,
+def climb(
+    engine: Engine, scene: Scene, settings: Settings, request: Request, done: Callable[[Stage], Any] = lambda _: None
+) -> list[Stage]:
+    """Climb all rungs. A chain that fails takes no part in later rungs, where it is listed with its fault."""
+    states = {chain: scene.potential.center for chain in range(settings.chains)}
+    ascent = Ascent(engine, scene, settings, states, [first_look(scene, settings.seed)])
+    stages: list[Stage] = []
+    for number in range(1, len(request.rises or request.nbetas or []) + 1):
+        if request.rises is None:
+            rung = visit(ascent, number, (request.nbetas or [])[number - 1])
+        else:
+            rung = aim(ascent, number, request.rises[number - 1], stages[-1].rung if stages else None)
+        stages.append(_drawn(ascent, rung, request))
+        done(stages[-1])
+        if not ascent.states:
+            break
+    return stages
+
+
+def _drawn(ascent: Ascent, rung: Rung, request: Request) -> Stage:
+    """Draw at a rung, and lengthen it until it is clean or the budget is spent."""
+    scene, settings = ascent.scene, ascent.settings
+    plan = _plan(scene, rung, settings, request)
+    legs = _run(ascent, plan, 0)
+    spent, part = plan.steps, 0
+    while (reading := _read(scene, legs)) and spent + plan.steps - plan.burn_in <= _budget(request):
+        fault = remedy(reading, rung.target)
+        if not fault:
+            break
+        part += 1
+        if fault == "more":
+            more = {leg.chain: leg for leg in _run(ascent, _onward(plan), part)}
+            legs = [_joined(leg, more[leg.chain], request.draws) for leg in legs if leg.chain in more]
+        else:
+            rung = mended(ascent, rung, reading, fault)
+            plan = _plan(scene, rung, settings, request)
+            legs = _run(ascent, plan, part)
+        spent += plan.steps
+    return Stage(rung, plan, legs + [_absent(plan, chain, why) for chain, why in ascent.faults.items()], spent)
+
+
+def remedy(reading: Reading, target: float) -> str:
+    """What a rung needs: "temperature", "step", "time" (again from where it stands), "more" of the same, or nothing.
+
+    The bounds are the verdict's own.
+    """
+    gap, error = abs(reading.rise.mean - target), np.nan_to_num(reading.rise.se)
+    if _exceeds(reading.temperature, 1 + HOT, HOT):
+        return "step"
+    if gap > max(3 * error, MISSED * target):
+        return "temperature"
+    drifting = abs(reading.trend) > DRIFT * abs(reading.rise.mean) and reading.trend_p < DRIFT_P
+    if drifting or any(
+        _exceeds(Estimate(-x.mean, x.se), VIRIAL - 1, VIRIAL) for x in (reading.virial, reading.weighted_virial)
+    ):
+        return "time"
+    return "more" if not (reading.rhat <= RHAT and reading.ess >= ESS) else ""
+
+
+def _exceeds(value: Estimate, bound: float, most: float) -> bool:
+    """Whether a value is above a bound by more than its doubled error (counted up to `most`)."""
+    return value.mean > bound + min(2 * np.nan_to_num(value.se), most)
+
+
+def mended(ascent: Ascent, rung: Rung, reading: Reading, fault: str) -> Rung:
+    """The rung with its fault mended: a shorter step, or the temperature that its own draws imply."""
+    if fault == "step":
+        cooler = max(HEATING / (reading.temperature.mean - 1), 0.25)
+        rung = replace(rung, bound=rung.bound._replace(step_size=rung.bound.step_size * cooler, name="heating"))
+    ascent.history.append((rung.nbeta, reading.rise.mean))
+    if fault == "temperature":
+        rung = replace(rung, nbeta=math.exp(ascent.implied(rung.nbeta, reading.rise.mean, rung.target)))
+    return rung
+
+
+def _budget(request: Request) -> int:
+    """Steps of a chain at a rung, lengthening included; a given number of steps is kept to."""
+    return round((request.budget or request.steps or BUDGET) * request.longer)
+
+
+def _read(scene: Scene, legs: list[Leg]) -> Reading | None:
+    sound = _sound(legs)
+    baseline, count = scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy()
+    return read(sound, sound[0].plan, baseline, count) if sound else None
+
+
+def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
+    """Run all chains that are left through a plan."""
+    keys = {chain: Key(ascent.settings.seed, "production", plan.rung, chain, turn=part) for chain in ascent.states}
+    futures = [ascent.engine.submit(advance, plan, keys[chain], state) for chain, state in ascent.states.items()]
+    legs: list[Leg] = [future.result() for future in futures]
+    ascent.faults |= {leg.chain: leg.fault for leg in legs if leg.fault}
+    ascent.states = {leg.chain: leg.weights for leg in _sound(legs)}
+    return _sound(legs)
+
+
+def _sound(legs: list[Leg]) -> list[Leg]:
+    return [leg for leg in legs if not leg.fault]
+
+
+def _absent(plan: Plan, chain: int, fault: str) -> Leg:
+    return Leg(plan, chain, [], np.empty((0, 0)), np.empty((0, 0)), np.empty(0), fault=fault)
+
+
+def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request) -> Plan:
+    """Freeze what a rung asks of its chains.
+
+    Unless given: burn-in of 2 memories (see `Sampler.memory`) within [50, 150] steps, on top of the calibration's
+    rounds, and drawing for 30 within [300, 900].
+    """
+    burn_in, steps = _lengths(SAMPLERS[settings.sampler].memory / rung.bound.step_size, request)
+    return _scheduled(
+        Plan(
+            rung=rung.number,
+            nbeta=rung.nbeta,
+            metric=bind(scene, settings, rung.curvature, rung.nbeta),
+            step_size=rung.bound.step_size,
+            bound=rung.bound.name,
+            steps=steps,
+            burn_in=burn_in,
+            batch_size=settings.batch_size,
+            sampler=settings.sampler,
+            vector=rung.vector,
+            tracked=request.step_size is None,
+            ceiling=settings.ceiling,
+        ),
+        request.draws,
     )
+
+
+def _scheduled(plan: Plan, draws: int) -> Plan:
+    """Looks and draws spread evenly over the part after burn-in, the last step included."""
+    number = max(LOOKS, draws)
+    looks = np.linspace(plan.steps, plan.burn_in, number, endpoint=False).astype(int)
+    evaluate = tuple(sorted({int(step) for step in looks}))
+    chosen = np.linspace(len(evaluate) - 1, 0, draws, endpoint=False).round().astype(int)
+    return replace(plan, evaluate=evaluate, forces=evaluate, keep=tuple(sorted(evaluate[i] for i in chosen)))
 
 
 def _lengths(memory: float, request: Request) -> tuple[int, int]:
     burn_in, steps = request.burn_in, request.steps
     if burn_in is None:
-        burn_in = int(np.clip(4 * memory, *BURN_IN)) if steps is None else steps // 2
+        burn_in = int(np.clip(2 * memory, *BURN_IN)) if steps is None else steps // 2
     if steps is None:
         steps = burn_in + int(np.clip(30 * memory, *KEPT))
     return round(burn_in * request.longer), round(steps * request.longer)
 
 
-def _spread(first: int, last: int, number: int) -> tuple[int, ...]:
-    return tuple(sorted({int(step) for step in np.linspace(last, first, number, endpoint=False)}))
+def _onward(plan: Plan) -> Plan:
+    """The same plan without its burn-in, from where the chains stand."""
+    return _shifted(replace(plan, steps=plan.steps - plan.burn_in, burn_in=0), -plan.burn_in)
 
 
-def climb(
-    engine: Engine,
-    scene: Scene,
-    plans: list[Plan],
-    seed: int,
-    chains: int,
-    done: Callable[[Leg], Any] = lambda leg: None,
-) -> list[list[Leg]]:
-    """Run every chain up all rungs; returns legs[rung][chain]. A chain that fails stays down and goes no further."""
-    legs: list[list[Leg | None]] = [[None] * chains for _ in plans]
-    waiting: dict[Future, None] = {}
+def _shifted(plan: Plan, by: int) -> Plan:
+    evaluate, forces, keep = ([step + by for step in steps] for steps in (plan.evaluate, plan.forces, plan.keep))
+    return replace(plan, evaluate=tuple(evaluate), forces=tuple(forces), keep=tuple(keep))
 
-    def start(number: int, chain: int, weights: list) -> None:
-        key = Key(seed, "production", number + 1, chain)
-        waiting[engine.submit(advance, plans[number], key, weights)] = None
 
-    for chain in range(chains):
-        start(0, chain, scene.potential.center)
-    while waiting:
-        ready, _ = wait(list(waiting), return_when=FIRST_COMPLETED)
-        for future in ready:
-            del waiting[future]
-            leg: Leg = future.result()
-            legs[leg.plan.rung - 1][leg.chain] = leg
-            done(leg)
-            if leg.plan.rung < len(plans):
-                start(leg.plan.rung, leg.chain, leg.weights)
-    return [[leg for leg in row if leg is not None] for row in legs]
+def _joined(leg: Leg, more: Leg, draws: int) -> Leg:
+    """Two parts of one chain as one leg, with as many draws as asked, evenly taken from both."""
+    first, second = leg.plan, _shifted(more.plan, leg.plan.steps)
+    kept = leg.kept + [k._replace(step=k.step + first.steps) for k in more.kept]
+    chosen = np.linspace(len(kept) - 1, 0, draws, endpoint=False).round().astype(int)
+    kept = [kept[i] for i in sorted(chosen)]
+    plan = replace(
+        first,
+        steps=first.steps + second.steps,
+        evaluate=first.evaluate + second.evaluate,
+        forces=first.forces + second.forces,
+        keep=tuple(k.step for k in kept),
+    )
+    return replace(
+        more,
+        plan=plan,
+        trace=np.concatenate([leg.trace, more.trace]),
+        losses=np.concatenate([leg.losses, more.losses]),
+        force=np.concatenate([leg.force, more.force]),
+        kept=kept,
+        restarts=leg.restarts + more.restarts,
+    )

@@ -6,6 +6,7 @@ Errors are those of chain means (chains are independent; draws within a chain ar
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from arviz_stats.base import array_stats
 from scipy import stats
 
@@ -73,7 +74,7 @@ def trend(halves: np.ndarray) -> tuple[float, float]:
 
 
 def temperature(leg: Leg) -> float:
-    """Configurational temperature T_c = E[∇Uᵀ P ∇U] / E[tr K] of a chain, K = P^½ ∇²U P^½; 1 in equilibrium.
+    """Configurational temperature T_c = E[∇Uᵀ P ∇U] / E[tr K] of a chain, K = Bᵀ ∇²U B; 1 in equilibrium.
 
     Integration by parts with the field P∇U (Rugh 1997, doi:10.1103/PhysRevLett.78.772); stiff directions dominate it.
     """
@@ -107,3 +108,27 @@ def read(legs: list[Leg], plan: Plan, baseline: np.ndarray, count: np.ndarray) -
         trend=change,
         trend_p=p,
     )
+
+
+def at_target(table: pd.DataFrame) -> pd.DataFrame:
+    """The ladder's table with nβ at each target, read off its own draws: `nbeta_target` and its standard error.
+
+        ln nβ* = ln nβ + ln(E / E*) / κ,     κ = −d ln E / d ln nβ between the neighbouring rungs
+
+    A rung's own nβ was frozen before its draws; this one uses them, and its error contains theirs. nan where no target
+    was given or no neighbour has a rise.
+    """
+    nan = np.full(len(table), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rise, nbeta = (np.log(table[name].to_numpy(float)[1:]) for name in ("rise", "nbeta"))
+    known = np.isfinite(rise) & np.isfinite(nbeta)
+    if known.sum() > 1:
+        kappa = -np.gradient(rise[known], nbeta[known]).clip(max=-0.1)
+        rows = table.iloc[1:][known]
+        value = rows.nbeta * (rows.rise / rows.target) ** (1 / kappa)
+        at = np.flatnonzero(known) + 1
+        nan[at] = value
+        error = nan.copy()
+        error[at] = value * rows.rise_se / rows.rise / kappa
+        return table.assign(nbeta_target=nan, nbeta_target_se=error)
+    return table.assign(nbeta_target=nan, nbeta_target_se=nan)

@@ -16,10 +16,11 @@ from degrade.curvature import Curvature, estimate
 from degrade.noise import Key, normal_like
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
-from degrade.step_size import Found, bound, look
+from degrade.step_size import Found, bound, hutchinson, look
 
 HALVINGS = 8
 SHORT, SHORTEST, LONGEST = 40, 80, 150
+FORCES = 8
 NEAR = 0.3
 
 
@@ -37,13 +38,19 @@ class Settings:
 
 
 class Pilot(NamedTuple):
-    """What one chain reports of one round; `cut` is the factor by which a runaway made it shorten its step."""
+    """What one chain reports of one round, read from its second half.
+
+    `excess` is the configurational temperature over 1; `cut` the factor by which a runaway made it shorten its step;
+    `fault` says why it could not be run at any step.
+    """
 
     weights: list[Tensor]
     rise: float
+    excess: float
     curvature: Curvature
     found: Found
     cut: float
+    fault: str = ""
 
 
 def pilot(
@@ -54,22 +61,26 @@ def pilot(
     key: Key,
     weights: list[Tensor],
     earlier: list[Found],
+    eased: float,
     short: bool,
 ) -> Pilot:
-    """Find the step, run, read the rise of the second half, measure the curvature at the end.
+    """Find the step, run, read rise and temperature of the second half, measure the curvature at the end.
 
     `earlier` are the looks of all chains before this round, the chain's own last one first: one look at the heating is
-    too noisy to step by, and the rise must be read at the step that draws will be taken with.
-
-    Raises:
-        RuntimeError: if the chain runs away at every step size.
+    too noisy to step by. `eased` (≤ 1) shortens the step further, as the temperature of earlier rounds asked.
     """
     metric = bind(scene, settings, curvature, nbeta)
     vector = earlier[0].vector if earlier else None
     found = look(scene.potential, weights, metric, nbeta, settings.batch_size, key, vector)
-    leg, cut = _run(scene, settings, metric, nbeta, key, weights, [found, *earlier], short)
+    sampler = SAMPLERS[settings.sampler]
+    step_size = settings.step_size or eased * bound([found, *earlier], sampler).step_size
+    leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, short)
+    if fault:
+        return Pilot(weights, math.nan, math.nan, curvature, found, cut, fault)
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
-    return Pilot(leg.weights, rise, estimate(scene.potential, leg.weights, key, 1), found, cut)
+    trace = hutchinson(scene.potential, leg.weights, metric, nbeta, key, len(leg.trace))
+    excess = float(np.mean(leg.force)) / trace - 1
+    return Pilot(leg.weights, rise, excess, estimate(scene.potential, leg.weights, key, 1), found, cut)
 
 
 def _run(
@@ -79,26 +90,25 @@ def _run(
     nbeta: float,
     key: Key,
     weights: list[Tensor],
-    found: list[Found],
+    step_size: float,
     short: bool,
-) -> tuple[Leg, float]:
-    sampler = SAMPLERS[settings.sampler]
-    step_size = settings.step_size or bound(found, sampler).step_size
-    steps = SHORT if short else 2 * int(np.clip(1.5 * sampler.memory / step_size, SHORTEST, LONGEST))
+) -> tuple[Leg, float, str]:
+    memory = SAMPLERS[settings.sampler].memory / step_size
+    steps = SHORT if short else 2 * int(np.clip(1.5 * memory, SHORTEST, LONGEST))
+    forces = np.linspace(steps, steps // 2, FORCES, endpoint=False).astype(int)
     for number in range(HALVINGS):
         cut = 0.5**number
         plan = Plan(
             rung=key.rung, nbeta=nbeta, metric=metric, step_size=step_size * cut, bound="", steps=steps, burn_in=0,
-            batch_size=settings.batch_size, sampler=settings.sampler, tracked=False, ceiling=settings.ceiling,
+            batch_size=settings.batch_size, sampler=settings.sampler, forces=tuple(sorted(forces.tolist())),
+            tracked=False, ceiling=settings.ceiling,
         )  # fmt: skip
         try:
-            return attempt(scene, plan, key._replace(attempt=number), weights), cut
-        except RunawayError:
-            continue
-    raise RuntimeError(
-        f"a pilot chain at nbeta={nbeta:.3g} left its basin at every step size down to {step_size * cut:.2g}; expected"
-        " a model near a minimum of this loss: check that it is trained, or give a smaller width"
-    )
+            return attempt(scene, plan, key._replace(attempt=number), weights), cut, ""
+        except RunawayError as error:
+            fault = str(error)
+    nothing = Leg(plan, key.chain, weights, np.empty((0, len(TRACE))), np.empty((0, 0)), np.empty(0))
+    return nothing, cut, f"left its basin at every step size down to {step_size * cut:.2g}: {fault}"
 
 
 def bind(scene: Scene, settings: Settings, curvature: Curvature, nbeta: float) -> metrics.Metric:

@@ -28,6 +28,7 @@ class Request(BaseModel):
     steps: int | None = Field(None, ge=8)
     burn_in: int | None = Field(None, ge=0)
     longer: float = Field(1.0, gt=0)
+    budget: int | None = Field(None, ge=8)
     batch_size: int | None = Field(None, ge=1)
     chains: int = Field(4, ge=1)
     draws: int = Field(8, ge=1)

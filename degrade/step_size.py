@@ -1,10 +1,10 @@
 """The step size: found from the stiffest direction and from the noise of the gradient, where the chains are.
 
-    stability:  ε ≤ c / λmax(K),                K = P^½ ∇²U P^½, c of the sampler
-    heating:    ε S ≤ 0.06  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K P^½ C P^½) / (4 tr K) − R
+    stability:  ε ≤ c / λmax(K),                K = Bᵀ ∇²U B with P = B Bᵀ, c of the sampler
+    heating:    ε S ≤ 0.06  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K Bᵀ C B) / (4 tr K) − R
 
 C is the covariance of the gradient of a minibatch and q its diagonal. Minibatch noise heats direction k of K by
-ε (P^½CP^½)_kk / 4; the noise correction takes the diagonal of it out of every coordinate. What is left raises the
+ε (Bᵀ C B)_kk / 4; the noise correction takes the diagonal of it out of every coordinate. What is left raises the
 configurational temperature by ε S: the diagonal correction cannot follow noise that lives in few directions, which are
 just those that carry the loss. ε R is the share of the injected noise that the correction takes away.
 """
@@ -45,12 +45,9 @@ class Bound(NamedTuple):
 
 
 def bound(found: Sequence[Found], sampler: Sampler) -> Bound:
-    """The step size that several looks allow: the stiffest and the hottest of them.
-
-    Gradient noise is heavy-tailed, so that a typical look sees less heat than there is; the hottest of a few errs less.
-    """
+    """The step size that several looks allow: the stiffest of them, and their mean heat."""
     stable = sampler.stability / max(max(x.sharpness for x in found), 1e-12)
-    heat, taken = max(x.heat for x in found), max(x.taken for x in found)
+    heat, taken = float(np.mean([x.heat for x in found])), max(x.taken for x in found)
     cool = 1 / max(heat / HEATING, taken / TAKEN, 1e-12)
     return Bound(min(stable, cool), "stability" if stable < cool else "heating")
 
@@ -94,8 +91,8 @@ def heating(
     examples = len(potential.data)
     batches = [batch_index(key, purpose, pair, examples, batch_size) for purpose in ("heat one", "heat two", "probe")]
     one, two = (potential.gradient(weights, index)[1] for index in batches[:2])
-    # n = P^½ (g₁ − g₂) nβ has covariance 2 P^½ C P^½, so nᵀ K n / 2 averages to tr(K P^½ C P^½)
-    noise = [nbeta * (a - b) * p.sqrt() for a, b, p in zip(one, two, metric.p, strict=True)]
+    # n = Bᵀ (g₁ − g₂) nβ has covariance 2 Bᵀ C B, so nᵀ K n / 2 averages to tr(K Bᵀ C B)
+    noise = metric.into(torch._foreach_mul(torch._foreach_sub(one, two), nbeta))
     size = max(_norm(noise), 1e-30)
     bent = curve(potential, weights, metric, nbeta, batches[2], torch._foreach_mul(noise, 1 / size))
     return size * _dot(noise, bent) / 2 / (4 * _dot(metric.p, metric.a))
@@ -105,6 +102,13 @@ def corrected(metric: Metric) -> float:
     """R: what the diagonal noise correction takes out of the configurational temperature, over ε."""
     stiffness = torch._foreach_mul(metric.p, metric.a)
     return _dot(stiffness, torch._foreach_mul(metric.p, metric.q)) / (4 * _dot(metric.p, metric.a))
+
+
+def hutchinson(potential: Potential, weights: list[Tensor], metric: Metric, nbeta: float, key: Key, step: int) -> float:
+    """zᵀ K z with random signs z: averages to the trace of K (Hutchinson 1989)."""
+    signs = [x.sign() for x in normal_like(key, "probe", step, weights)]
+    index = batch_index(key, "probe", step, len(potential.data), min(BATCH, len(potential.data)))
+    return _dot(curve(potential, weights, metric, nbeta, index, signs), signs)
 
 
 def curve(
@@ -121,12 +125,12 @@ def curve(
     Differences work with any attention kernel and any activation. The displacement, `reach` in units of the law's own
     spread along v, sees the curvature on the scale that a step feels.
     """
-    root = [p.sqrt() for p in metric.p]
-    shift = torch._foreach_mul(root, vector)
+    shift = metric.out(vector)
     ahead = potential.gradient(torch._foreach_add(weights, shift, alpha=reach), index)[1]
     behind = potential.gradient(torch._foreach_add(weights, shift, alpha=-reach), index)[1]
     change = torch._foreach_mul(torch._foreach_sub(ahead, behind), nbeta / (2 * reach))
-    return [r * (c + s * a) for r, c, s, a in zip(root, change, shift, potential.precision, strict=True)]
+    torch._foreach_add_(change, torch._foreach_mul(shift, potential.precision))
+    return metric.into(change)
 
 
 def power_iteration(

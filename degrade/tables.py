@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from degrade.chain import TRACE, Leg, Plan, Scene
-from degrade.diagnostics import fixed_rises, read
+from degrade.chain import TRACE, Leg, Scene
+from degrade.climb import Stage
+from degrade.diagnostics import at_target, fixed_rises, read
 from degrade.manifest import describe
 from degrade.request import Request
 from degrade.result import Draw, Ladder
@@ -18,21 +19,21 @@ from degrade.verdict import Verdict, judge
 def assemble(
     scene: Scene,
     request: Request,
-    rungs: list[Rung],
-    plans: list[Plan],
-    legs: list[list[Leg]],
+    stages: list[Stage],
     ceiling: float,
     unit: str,
 ) -> Ladder:
     """Judge each rung and lay everything out."""
     rows, draws, observed = [_trained(scene)], [], []
-    for rung, plan, row in zip(rungs, plans, legs, strict=True):
-        summary, verdict = _rung(scene, request, rung, plan, row, ceiling)
+    for stage in stages:
+        summary, verdict = _rung(scene, request, stage, ceiling)
         rows.append(summary)
-        for leg in _finished(row):
-            draws += _draws(scene, rung, plan, leg, verdict)
+        for leg in _finished(stage.legs):
+            draws += _draws(scene, stage.rung, leg, verdict)
             observed += _observed(leg)
-    table = pd.DataFrame(rows)
+    rows += _unreached(scene, request, len(stages))
+    legs = [stage.legs for stage in stages]
+    table = at_target(pd.DataFrame(rows))
     return Ladder(
         model=scene.potential.model,
         table=table,
@@ -59,19 +60,19 @@ def _trained(scene: Scene) -> dict[str, Any]:
         "llc": nan, "llc_se": nan, "virial": nan, "virial_se": nan, "weighted_virial": nan,
         "weighted_virial_se": nan, "temperature": nan, "temperature_se": nan, "rhat": nan, "ess": nan,
         "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
-        "bound": "", "steps": 0, "burn_in": 0, "restarts": 0, "verdict": "trained", "reason": "the weights as given",
+        "bound": "", "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
+        "verdict": "trained", "reason": "the weights as given",
     }  # fmt: skip
 
 
-def _rung(
-    scene: Scene, request: Request, rung: Rung, plan: Plan, legs: list[Leg], ceiling: float
-) -> tuple[dict[str, Any], Verdict]:
+def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple[dict[str, Any], Verdict]:
+    rung, legs = stage.rung, stage.legs
     finished = _finished(legs)
+    plan = finished[0].plan if finished else stage.plan  # a lengthened leg has a longer plan
     faults = [leg.fault for leg in legs if leg.fault]
-    faults += ["failed on a colder rung"] * (request.chains - len(legs))
     base = {
         "rung": plan.rung, "target": rung.target, "nbeta": plan.nbeta, "bound": plan.bound, "steps": plan.steps,
-        "burn_in": plan.burn_in, "restarts": sum(leg.restarts for leg in legs),
+        "burn_in": plan.burn_in, "spent": stage.spent, "restarts": sum(leg.restarts for leg in legs),
     }  # fmt: skip
     if not finished:
         verdict = Verdict("failed", f"no chain finished ({faults[0]})")
@@ -92,6 +93,18 @@ def _rung(
     return _trained(scene) | base | measured | _words(verdict), verdict
 
 
+def _unreached(scene: Scene, request: Request, reached: int) -> list[dict[str, Any]]:
+    """Rows of the rungs above the one where the last chain failed."""
+    name, asked = ("target", request.rises) if request.rises else ("nbeta", request.nbetas)
+    empty = _trained(scene) | dict.fromkeys(("target", "nbeta", *_MEASURED), float("nan"))
+    verdict = Verdict("failed", "no chain was left: all failed on a colder rung")
+    return [
+        empty | {"rung": number, name: value} | _words(verdict)
+        for number, value in enumerate(asked or [], start=1)
+        if number > reached
+    ]
+
+
 def _words(verdict: Verdict) -> dict[str, str]:
     return {"verdict": verdict.word, "reason": verdict.reason}
 
@@ -102,12 +115,12 @@ _MEASURED = (
 )  # fmt: skip
 
 
-def _draws(scene: Scene, rung: Rung, plan: Plan, leg: Leg, verdict: Verdict) -> list[Draw]:
+def _draws(scene: Scene, rung: Rung, leg: Leg, verdict: Verdict) -> list[Draw]:
     rises = fixed_rises(leg, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
-    at = dict(zip(plan.evaluate, rises, strict=True))
+    at = dict(zip(leg.plan.evaluate, rises, strict=True))
     return [
         Draw(
-            plan.rung,
+            rung.number,
             leg.chain,
             number,
             rung.target,

@@ -1,39 +1,42 @@
-"""The temperature of each rung: two chains heated together from w*, nβ corrected by log–log Newton, then frozen.
+"""The temperature of a rung: all chains run short rounds together, nβ is corrected by log–log Newton, then frozen.
 
     ln nβ ← ln nβ + ln(E / E*) / κ,     κ = −d ln E / d ln nβ
 
 E falls strictly in nβ (dE/dnβ = −Var), so the root is unique wherever the law is ergodic; the fixed point does not
 depend on κ, which is read off the rounds before (½ at first, within [0.3, 1]). A rung's nβ is the mean, in ln nβ, of
 what its last two rounds imply.
+
+The same rounds settle the step: where the configurational temperature exceeds 1 by more than the heating bound allows,
+the bound's estimate was too low there (gradient noise is heavy-tailed) and the step is shortened in proportion.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from degrade.chain import Scene
 from degrade.curvature import Curvature, average, expected_rise
+from degrade.diagnostics import over_chains
 from degrade.engine import Engine
 from degrade.noise import Key
-from degrade.pilot import Pilot, Settings, first_look, pilot
+from degrade.pilot import Pilot, Settings, pilot
 from degrade.samplers import SAMPLERS
-from degrade.step_size import Bound, Found, bound
+from degrade.step_size import HEATING, Bound, Found, bound
 
-PILOTS = 2
 ROUNDS = 3
 WARM_UPS = 4
 CLOSE = 0.03
 MEMORY = 3
+TOO_HOT = 1.5
 
 
 @dataclass(frozen=True)
 class Rung:
     """A calibrated rung: its inverse temperature, the curvature where its chains are, and the step found there."""
 
+    number: int
     target: float
     nbeta: float
     curvature: Curvature
@@ -42,40 +45,57 @@ class Rung:
 
 
 @dataclass
-class Climb:
-    """The state of a calibration: where the chains are, what is known of the curvature there, and (nβ, E) so far."""
+class Ascent:
+    """Where the chains are, what is known of the curvature there, and (nβ, E) so far.
+
+    `states` and `faults` go by the chain's number; a chain with a fault takes no further part.
+    """
 
     engine: Engine
     scene: Scene
     settings: Settings
-    states: list[list[Tensor]]
+    states: dict[int, list[Tensor]]
     memory: list[Curvature]
-    looks: list[Found] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
+    looks: dict[int, Found] = field(default_factory=dict)
     history: list[tuple[float, float]] = field(default_factory=list)
     rounds: int = 0
+    eased: float = 1.0
 
     def round(self, rung: int, nbeta: float, short: bool = False) -> tuple[float, list[Pilot]]:
         """Run all chains one round at one temperature; returns the mean rise and what each chain reports."""
         self.rounds += 1
         curvature = average(self.memory)
-        futures = [
-            self.engine.submit(
-                pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain), short
+        futures = {
+            chain: self.engine.submit(
+                pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain),
+                self.eased, short,
             )
-            for chain, state in enumerate(self.states)
-        ]
-        pilots: list[Pilot] = [future.result() for future in futures]
-        self.states = [p.weights for p in pilots]
-        self.looks = [p.found for p in pilots]
+            for chain, state in self.states.items()
+        }  # fmt: skip
+        pilots: dict[int, Pilot] = {chain: future.result() for chain, future in futures.items()}
+        self._drop({chain: p.fault for chain, p in pilots.items() if p.fault}, nbeta)
+        pilots = {chain: p for chain, p in pilots.items() if not p.fault}
+        self.states = {chain: p.weights for chain, p in pilots.items()}
+        self.looks = {chain: p.found for chain, p in pilots.items()}
         known = [] if self.rounds == 1 else self.memory
-        self.memory = [*known, average([p.curvature for p in pilots])][-MEMORY:]
-        rise = sum(p.rise for p in pilots) / len(pilots)
+        self.memory = [*known, average([p.curvature for p in pilots.values()])][-MEMORY:]
+        rise = sum(p.rise for p in pilots.values()) / len(pilots)
         self.history.append((nbeta, rise))
-        return rise, pilots
+        return rise, list(pilots.values())
+
+    def _drop(self, faults: dict[int, str], nbeta: float) -> None:
+        self.faults |= faults
+        if len(faults) == len(self.states):
+            raise RuntimeError(
+                f"at nbeta={nbeta:.3g} every chain {next(iter(faults.values()))}; expected a model near a minimum of"
+                " this loss: check that it is trained, or give a smaller width"
+            )
 
     def _earlier(self, chain: int) -> list[Found]:
         """The looks of the round before, the chain's own first."""
-        return [*self.looks[chain : chain + 1], *self.looks[:chain], *self.looks[chain + 1 :]]
+        own = [self.looks[chain]] if chain in self.looks else []
+        return own + [look for other, look in self.looks.items() if other != chain]
 
     def _key(self, rung: int, chain: int) -> Key:
         return Key(self.settings.seed, "calibration", rung, chain, turn=self.rounds)
@@ -90,79 +110,78 @@ class Climb:
             return 0.5
         return float(np.clip(-math.log(e1 / e0) / math.log(b1 / b0), 0.3, 1.0))
 
-    def settle(self, target: float, nbeta: float, pilots: list[Pilot]) -> Rung:
+    def implied(self, nbeta: float, rise: float, target: float) -> float:
+        """The ln nβ that a reading at nβ implies for the target."""
+        error = math.log(max(rise, 1e-3 * target) / target)
+        return math.log(nbeta) + float(np.clip(error / self.slope(), -1.0, 1.0))
+
+    def cool(self, pilots: list[Pilot]) -> bool:
+        """Whether a round kept to the heating bound; if not, the next ones take shorter steps."""
+        excess = over_chains([p.excess for p in pilots])
+        hot = excess.mean - (excess.se if math.isfinite(excess.se) else 0.0) > TOO_HOT * HEATING
+        if hot and self.settings.step_size is None:
+            self.eased *= max(HEATING / excess.mean, 0.2)
+        return not hot
+
+    def settle(self, number: int, target: float, nbeta: float, pilots: list[Pilot]) -> Rung:
         """Freeze a rung with the step that its last looks allow."""
         allowed = bound([p.found for p in pilots], SAMPLERS[self.settings.sampler])
-        step_size = allowed.step_size * min(p.cut for p in pilots)
-        return Rung(target, nbeta, average(self.memory), Bound(step_size, allowed.name), pilots[-1].found.vector)
+        step_size = self.settings.step_size or self.eased * allowed.step_size * min(p.cut for p in pilots)
+        name = "given" if self.settings.step_size else "heating" if self.eased < 1 else allowed.name
+        return Rung(number, target, nbeta, average(self.memory), Bound(step_size, name), pilots[-1].found.vector)
 
 
-def calibrate(
-    engine: Engine,
-    scene: Scene,
-    settings: Settings,
-    targets: list[float] | None,
-    nbetas: list[float] | None,
-    done: Callable[[Rung], Any] = lambda rung: None,
-) -> list[Rung]:
-    """Climb the ladder once with two chains together and freeze the temperature, curvature and step of each rung."""
-    first = first_look(scene, settings.seed)
-    chains = min(PILOTS, settings.chains)
-    climb = Climb(engine, scene, settings, [scene.potential.center] * chains, [first])
-    rungs: list[Rung] = []
-    for number in range(len(targets or nbetas or [])):
-        if targets is None:
-            rung = _visit(climb, number + 1, (nbetas or [])[number])
-        else:
-            rung = _aim(climb, number + 1, targets[number], rungs, first)
-        rungs.append(rung)
-        done(rung)
-    return rungs
-
-
-def _visit(climb: Climb, number: int, nbeta: float) -> Rung:
+def visit(ascent: Ascent, number: int, nbeta: float) -> Rung:
+    """Bring all chains to a given temperature."""
     if number == 1:
         for _ in range(WARM_UPS):
-            climb.round(number, nbeta, short=True)
-    seen = [climb.round(number, nbeta)[1] for _ in range(2)]
-    return climb.settle(math.nan, nbeta, sum(seen, []))
+            ascent.round(number, nbeta, short=True)
+    ascent.eased = 1.0
+    seen: list[list[Pilot]] = []
+    for turn in range(ROUNDS):
+        seen.append(ascent.round(number, nbeta)[1])
+        if ascent.cool(seen[-1]) and turn > 0:
+            break
+    return ascent.settle(number, math.nan, nbeta, sum(seen[-2:], []))
 
 
-def _aim(climb: Climb, number: int, target: float, rungs: list[Rung], first: Curvature) -> Rung:
-    nbeta = _guess(climb, target, rungs, first)
+def aim(ascent: Ascent, number: int, target: float, before: Rung | None) -> Rung:
+    """Find the temperature of a target rise, and bring all chains to it."""
+    nbeta = _guess(ascent, target, before)
     if number == 1:
-        nbeta = _warm_up(climb, target, nbeta)
+        nbeta = _warm_up(ascent, target, nbeta)
+    ascent.eased = 1.0
     seen: list[list[Pilot]] = []
     implied: list[float] = []
-    for turn in range(ROUNDS):
-        rise, pilots = climb.round(number, nbeta)
+    for turn in range(ROUNDS + 1):
+        rise, pilots = ascent.round(number, nbeta)
         seen.append(pilots)
-        error = math.log(max(rise, 1e-3 * target) / target)
-        implied.append(math.log(nbeta) + float(np.clip(error / climb.slope(), -1.0, 1.0)))
-        if abs(error) < CLOSE and turn > 0:
+        implied.append(ascent.implied(nbeta, rise, target))
+        cool, close = ascent.cool(pilots), abs(math.log(max(rise, 1e-3 * target) / target)) < CLOSE
+        if cool and (turn == ROUNDS - 1 or (close and turn > 0)):
             break
         nbeta = math.exp(implied[-1])
-    return climb.settle(target, math.exp(sum(implied[-2:]) / len(implied[-2:])), sum(seen[-2:], []))
+    return ascent.settle(number, target, math.exp(sum(implied[-2:]) / len(implied[-2:])), sum(seen[-2:], []))
 
 
-def _warm_up(climb: Climb, target: float, nbeta: float) -> float:
+def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
     """Short rounds from w*, to learn the curvature where chains go; the guess is far too cold: heat in big strides."""
     for _ in range(2 * WARM_UPS):
-        rise, _ = climb.round(1, nbeta, short=True)
-        if rise > 0.5 * target and climb.rounds >= WARM_UPS:
+        rise, _ = ascent.round(1, nbeta, short=True)
+        if rise > 0.5 * target and ascent.rounds >= WARM_UPS:
             break
         nbeta *= math.exp(float(np.clip(2 * math.log(max(rise, 1e-3 * target) / target), -1.2, 0.0)))
-    climb.history = climb.history[-1:]
+    ascent.history = ascent.history[-1:]
     return nbeta
 
 
-def _guess(climb: Climb, target: float, rungs: list[Rung], first: Curvature) -> float:
+def _guess(ascent: Ascent, target: float, before: Rung | None) -> float:
     """From the rung before by the law E ∝ nβ^−κ; at first from the quadratic basin."""
-    if rungs:
-        return rungs[-1].nbeta * (rungs[-1].target / target) ** (1 / climb.slope())
+    if before is not None:
+        return before.nbeta * (before.target / target) ** (1 / ascent.slope())
     from scipy.optimize import brentq
 
-    precision = climb.scene.potential.precision
+    first, precision = ascent.memory[0], ascent.scene.potential.precision
 
     def excess(log: float) -> float:
         return math.log(expected_rise(first, precision, math.exp(log)) / target)

@@ -23,11 +23,12 @@ MEMORY = 2.0
 
 
 class State(NamedTuple):
-    """Weights (float32), step number, what one step size needs (εP/2, the noise scale), and ξ_t if it is averaged."""
+    """Weights (float32), step number, what one step size needs (ε/2, the noise scale), and ξ_t if it is averaged."""
 
     weights: Tensors
     step: int
-    drift: list[Tensor]
+    metric: Metric
+    drift: float
     scale: list[Tensor]
     last: Tensors | None
 
@@ -35,15 +36,16 @@ class State(NamedTuple):
 def init(weights: Tensors, metric: Metric, step_size: float, key: Key, scheme: str = "lm") -> State:
     """Start a chain at `weights`."""
     last = None if scheme == "plain" else normal_like(key, "noise", 0, weights)
-    return resize(State(weights, 0, [], [], last), metric, step_size)
+    return resize(State(weights, 0, metric, 0.0, [], last), metric, step_size)
 
 
 def update(state: State, gradient: list[Tensor], key: Key) -> State:
     """One step; drift and noise are added in float32, so that a model in bf16 rounds their sum once."""
     fresh = normal_like(key, "noise", state.step + 1, state.weights)
     total = fresh if state.last is None else torch._foreach_add(fresh, state.last)
-    weights = torch._foreach_addcmul(state.weights, state.drift, gradient, -1.0)
-    torch._foreach_addcmul_(weights, state.scale, total)
+    move = torch._foreach_mul(state.metric.into(gradient), -state.drift)
+    torch._foreach_addcmul_(move, state.scale, total)
+    weights = torch._foreach_add(state.weights, state.metric.out(move))
     return state._replace(weights=weights, step=state.step + 1, last=None if state.last is None else fresh)
 
 
@@ -51,10 +53,10 @@ def resize(state: State, metric: Metric, step_size: float) -> State:
     """The same chain with another step size."""
     plain = state.last is None
     scale = [
-        (step_size * p * (1 - _surplus(step_size * p, a, q, 0.0 if plain else 0.25))).sqrt() * (1.0 if plain else 0.5)
+        (step_size * (1 - _surplus(step_size * p, a, q, 0.0 if plain else 0.25))).sqrt() * (1.0 if plain else 0.5)
         for p, a, q in zip(metric.p, metric.a, metric.q, strict=True)
     ]
-    return state._replace(drift=[p * (step_size / 2) for p in metric.p], scale=scale)
+    return state._replace(metric=metric, drift=step_size / 2, scale=scale)
 
 
 def _surplus(step: Tensor, a: Tensor, q: Tensor, damped: float) -> Tensor:

@@ -21,7 +21,8 @@ def leg(step_size, steps=75, loss=quadratic_loss, seed=0, **changes):
     net, x = quadratic(cond=10, d=50)
     scene = scene_of(net, x, loss)
     metric = metrics.build([1 / (NBETA * net.h + 1)], Curvature([net.h], [net.h]), [1.0], NBETA, 64, (None,))
-    plan = Plan(1, NBETA, metric, step_size, "given", steps, 25, 64, "sgld", (50, 75), (75,), tracked=False, **changes)
+    at = {"evaluate": (50, 75), "forces": (50, 75), "keep": (75,), "tracked": False}
+    plan = Plan(1, NBETA, metric, step_size, "given", steps, 25, 64, "sgld", **at, **changes)
     with lent(net, scene.potential.selection):
         return advance(scene, plan, Key(seed), scene.potential.center), net
 
@@ -93,7 +94,7 @@ def test_configurational_temperature_is_one_for_a_small_batch_noise(step_size):
     scene = scene_of(net, x, quadratic_loss)
     metric = metrics.build([1 / (NBETA * net.h + 1)], Curvature([net.h], [net.h]), [1.0], NBETA, 512, (None,))
     looks = tuple(range(60, 1060, 10))
-    plan = Plan(1, NBETA, metric, step_size, "", 1060, 50, 512, "baoab", looks, looks[::4], tracked=False)
+    plan = Plan(1, NBETA, metric, step_size, "", 1060, 50, 512, "baoab", looks, looks[::4], looks, tracked=False)
     with lent(net, scene.potential.selection):
         found = advance(scene, plan, Key(0), scene.potential.center)
     ratio = found.force.mean() / np.mean([kept.trace for kept in found.kept])

@@ -54,11 +54,11 @@ def test_heating_and_what_the_correction_takes_out_of_it_are_the_dense_traces():
     assert corrected(placed(known=0.0)[2]) == 0
 
 
-def test_the_smallest_bound_wins_over_the_stiffest_and_the_hottest_look():
+def test_the_smallest_bound_wins_over_the_stiffest_look_and_the_mean_heat():
     looks = [Found(2.0, 0.01, 0.0, []), Found(4.0, 0.03, 0.0, [])]
     assert bound(looks, SGLD) == (SGLD.stability / 4.0, "stability")
     assert bound([Found(2.0, 1.0, 0.0, []), Found(2.0, 10.0, 0.0, [])], SGLD) == (
-        pytest.approx(HEATING / 10.0),
+        pytest.approx(HEATING / 5.5),
         "heating",
     )
     assert bound([Found(2.0, -1.0, 0.0, [])], SGLD).name == "stability"

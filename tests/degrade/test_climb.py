@@ -1,0 +1,65 @@
+"""The climb: what a rung needs, how parts of a chain are joined, and that lengthening mends what it can."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import degrade
+from degrade.climb import remedy
+from degrade.diagnostics import Estimate, at_target
+from tests.degrade.test_verdict import GOOD
+from tests.degrade.toys import quadratic, quadratic_loss
+
+
+@pytest.mark.parametrize(
+    ("change", "need"),
+    [
+        ({}, ""),
+        ({"temperature": Estimate(1.3, 0.02)}, "step"),
+        ({"rise": Estimate(0.25, 0.002)}, "temperature"),
+        ({"rise": Estimate(0.25, 0.02)}, ""),
+        ({"virial": Estimate(0.9, 0.001)}, "time"),
+        ({"trend": 0.05, "trend_p": 0.001}, "time"),
+        ({"rhat": 1.2}, "more"),
+        ({"rhat": float("nan")}, "more"),
+        ({"ess": 20.0}, "more"),
+    ],
+)
+def test_each_fault_has_its_remedy(change, need):
+    assert remedy(GOOD._replace(**change), 0.2) == need
+
+
+def ladder(**settings):
+    net, x = quadratic(cond=100, d=40)
+    common = {"gamma": 1.0, "loss": quadratic_loss, "chains": 3, "draws": 3, "progress": False}
+    return degrade.ladder(net, x, **{**common, **settings})
+
+
+def test_a_rung_too_short_is_lengthened_within_its_budget():
+    short = ladder(nbetas=[300.0], steps=60, burn_in=20, step_size=0.05, budget=60)
+    longer = ladder(nbetas=[300.0], steps=60, burn_in=20, step_size=0.05, budget=1000)
+    assert short.table.steps[1] == 60 < longer.table.steps[1] <= 1000
+    assert longer.table.ess[1] > short.table.ess[1]
+    assert len(longer.kept) == len(short.kept) == 9
+    trace = longer.traces
+    assert (trace.groupby("chain").size() == longer.table.steps[1]).all()
+    evaluated = longer.losses[longer.losses.rung == 1].groupby("chain").step.nunique()
+    assert (evaluated == evaluated.iloc[0]).all() and evaluated.iloc[0] > 40
+
+
+def test_a_draw_of_a_lengthened_rung_carries_the_rise_of_its_own_weights():
+    result = ladder(nbetas=[300.0], steps=60, burn_in=20, step_size=0.05, budget=400)
+    for draw in result.draws():
+        with result.applied(draw) as model:
+            nats = quadratic_loss(model, result.evaluation.data.batch(np.arange(len(result.evaluation.data))))
+            assert result.evaluation.rises(nats.detach()) == pytest.approx(draw.rise, abs=1e-5)
+
+
+def test_nbeta_at_the_target_is_read_off_neighbouring_rungs():
+    result = ladder(rises=[0.02, 0.04, 0.08])
+    table = result.table.assign(rise=result.table.target * 1.1, nbeta=[np.inf, 900.0, 450.0, 225.0])
+    table = at_target(table.drop(columns=["nbeta_target", "nbeta_target_se"]))
+    assert np.allclose(table.nbeta_target[1:], np.array([900.0, 450.0, 225.0]) * 1.1)
+    assert np.allclose(table.nbeta_target_se[1:], table.nbeta_target[1:] * table.rise_se[1:] / table.rise[1:])
+    assert replace(result, table=table).table is table
