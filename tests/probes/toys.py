@@ -155,6 +155,9 @@ class Corpus:
         rest = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
         return Sample(torch.cat([part.tokens for part in parts]), *rest)
 
+    def training(self):
+        return self.heldout(64, seed=7)
+
     def canaries(self):
         return self.of_kind("noise", 6, seed=99)._replace(copies=np.repeat([1, 4, 16], 2))
 
