@@ -107,18 +107,20 @@ class Reading:
         require_bridge(model, "reading")
         if self.hook not in model.hook_dict:
             near = [name for name in model.hook_dict if name.split(".")[-1] == self.hook.split(".")[-1]]
-            raise ValueError(
-                f"this model has no hook {self.hook!r}; near it are {near[:8] or list(model.hook_dict)[:8]}"
-            )
-        parts = [self.metric(record(model, part, [self.hook])[1][self.hook]).cpu() for part in self.tokens.split(BATCH)]
-        value = torch.cat(parts).double().numpy()
-        if value.ndim not in (1, 2) or len(value) != len(self.tokens):
-            raise ValueError(
-                f"the metric must return shape (n,) or (n, k) for n examples; for {len(self.tokens)} it returned "
-                f"{value.shape}"
-            )
+            known = ", ".join(near[:8] or list(model.hook_dict)[:8])
+            raise ValueError(f"this model has no hook {self.hook!r}; near it are {known}")
+        value = torch.cat([self._part(model, part) for part in self.tokens.split(BATCH)]).double().cpu().numpy()
         keys = dict(zip(("example", "index"), map(np.ravel, np.indices(value.shape)), strict=False))
         return pd.DataFrame({"measure": self.measure, "value": value.ravel(), "hook": self.hook, **keys})
+
+    def _part(self, model: Any, tokens: Tensor) -> Tensor:
+        found = self.metric(record(model, tokens, [self.hook])[1][self.hook])
+        if found.ndim not in (1, 2) or len(found) != len(tokens):
+            raise ValueError(
+                f"the metric must return shape (n,) or (n, k) for n examples; for {len(tokens)} it returned "
+                f"{tuple(found.shape)}"
+            )
+        return found
 
 
 def _function(name: str) -> Callable[[Tensor], Tensor]:
