@@ -1,0 +1,151 @@
+"""Scores of edges: exact where the model is linear, complete, equal to transformer-lens's, and ranked as exact ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes import Patching, Subject
+from probes.attribution import Attribution, spearman
+from studies.organisms.induction import induction
+from studies.organisms.mixture import mixture
+from tests.probes import linear, planted, toys
+
+PAIRS = toys.Corpus().pairs(4, seed=2)
+
+
+def mean_scores(table):
+    return table[table["measure"] == "mean score"].set_index("edge")["value"]
+
+
+def by_example(table):
+    return table[table["measure"] == "score"].pivot(index="example", columns="edge", values="value")
+
+
+def gap(table):
+    run = {name: table[table["measure"] == name].set_index("example")["value"] for name in ("clean", "corrupted")}
+    return run["clean"] - run["corrupted"]
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_in_a_linear_model_all_methods_are_exact(direction):
+    model = linear.gpt2()
+    exact = by_example(Attribution(*PAIRS, method="exact", direction=direction)(model))
+    assert exact.abs().to_numpy().max() > 0.1
+    for method in ("eap", "eap-ig"):
+        found = by_example(Attribution(*PAIRS, method=method, direction=direction)(model))
+        bound = 1e-6 * exact.abs().to_numpy().max()
+        np.testing.assert_allclose(found, exact[found.columns], rtol=0, atol=bound)
+
+
+def test_in_a_linear_model_the_edges_out_of_a_head_sum_to_its_total_effect():
+    model = linear.gpt2()
+    edges = by_example(Attribution(*PAIRS, method="exact", direction="denoise")(model))
+    whole = Patching(*PAIRS, sites=("z",), positions="together")(model)
+    base = whole[whole["measure"] == "corrupted"].set_index("example")["value"]
+    cells = whole[whole["measure"] == "logit_diff"]
+    for (layer, head), rows in cells.groupby(["layer", "head"]):
+        total = rows.set_index("example")["value"] - base
+        mine = edges[[name for name in edges if name.startswith(f"L{layer}H{head}->")]].sum(axis=1)
+        np.testing.assert_allclose(mine, total, rtol=0, atol=1e-6 * cells["value"].abs().max())
+
+
+def test_integrated_gradients_are_complete(model):
+    """The edges out of the embeddings sum to the whole difference (Sundararajan et al. 2017): error 1 / steps^2."""
+    errors = []
+    for steps in (8, 32, 128):
+        table = Attribution(*PAIRS, steps=steps)(model)
+        first = [name for name in mean_scores(table).index if name.startswith("input->")]
+        errors.append((by_example(table)[first].sum(axis=1) + gap(table)).abs().max() / gap(table).abs().max())
+    assert errors[-1] < 1e-3 and errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox"])
+def test_plain_attribution_agrees_with_transformer_lens(family):
+    from transformer_lens.tools.analysis import attribution_patching as theirs
+
+    model = toys.bridge() if family == "llama" else toys.family(family)
+    found = by_example(Attribution(*PAIRS, method="eap", direction="denoise")(model))
+    end = int(PAIRS.position[0])
+    for row in range(2):
+        answer, wrong = int(PAIRS.answer[row]), int(PAIRS.wrong[row])
+        result = theirs.attribution_patch(
+            model,
+            PAIRS.clean[row : row + 1],
+            PAIRS.corrupted[row : row + 1],
+            lambda scores, answer=answer, wrong=wrong: scores[0, end, answer] - scores[0, end, wrong],
+            theirs.EdgeAttributionConfig(granularity="edge"),
+        )
+        summed: dict[str, float] = {}
+        for (writer, reader), score in result.edge_scores.items():  # theirs are apart by position
+            name = f"{named(writer)}->{named(reader)}"
+            summed[name] = summed.get(name, 0.0) + score
+        assert summed.keys() == set(found.columns)
+        np.testing.assert_allclose(found.loc[row], [summed[name] for name in found.columns], rtol=0, atol=1e-4)
+
+
+def named(node):
+    kinds = {"embed": "input", "logits": "logits", "attn_head_out": f"L{node.layer}H{node.head}"}
+    inputs = {f"{kind}_input": f"L{node.layer}H{node.head}.{kind}" for kind in "qkv"}
+    return (kinds | inputs | {"mlp_out": f"L{node.layer}MLP", "mlp_in": f"L{node.layer}MLP"})[node.kind]
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig", "exact"])
+def test_on_a_planted_circuit_the_right_edges_have_the_largest_scores(method):
+    found = mean_scores(Attribution(*planted.pairs(), method=method)(planted.bridge())).abs().sort_values()
+    assert set(found.index[-5:]) == set(planted.EDGES)
+    assert found.iloc[-6] < 0.01 * found.iloc[-5]
+
+
+@pytest.mark.parametrize(("organism", "task"), [(mixture, "pairs"), (induction, "repeat")])
+def test_integrated_gradients_rank_edges_as_exact_patching_does(organism, task):
+    """Spearman correlation of absolute mean scores of at least 0.9, the bound of the project's own requirements."""
+    if not organism.folder.exists():
+        pytest.skip(f"the model of {organism.name} is not in this checkout")
+    subject = Subject(organism.load()[0], organism=organism)
+    scores = {
+        method: Attribution.build(subject, n=32, task=task, method=method).reference for method in ("exact", "eap-ig")
+    }
+    assert spearman(scores["exact"], scores["eap-ig"]) >= 0.9
+
+
+def test_the_claim_compares_ranks_with_those_at_home(model):
+    probe = Attribution.build(toys.subject(model), n=3)
+    table = probe(model)
+    assert probe.claim().check(table)
+    shuffled = table.copy()
+    means = table["measure"] == "mean score"
+    shuffled.loc[means, "value"] = np.sort(table.loc[means, "value"].abs())[::-1]
+    assert not probe.claim().check(shuffled)
+    with pytest.raises(ValueError, match="Attribution.build"):
+        Attribution(*PAIRS).claim()
+
+
+def test_rank_correlation_shares_ranks_among_ties_and_ignores_signs():
+    assert spearman([1, 2, 3], [-1, 2, -3]) == 1 and spearman([1, 2, 3], [3, 2, 1]) == -1
+    assert spearman([1, 1, 1], [1, 2, 3]) == 0
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.948683, abs=1e-6)  # by hand: 4.5 / sqrt(4.5 * 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clean": PAIRS.clean[:, :-1]}, r"\(4, 15\) and \(4, 16\): .* make each pair equally long"),
+        ({"method": "acdc"}, "'acdc'; choose from eap, eap-ig, exact"),
+        ({"metric": "rank"}, "'rank'.* logit_diff, probability, kl, loss"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"direction": "up"}, "'up'; choose from denoise, noise"),
+    ],
+)
+def test_bad_input_is_refused_with_value_and_cure(change, message):
+    with pytest.raises(ValueError, match=message):
+        Attribution(**(PAIRS._asdict() | change))
+
+
+def test_unknown_tasks_are_refused_and_repeats_stand_in_for_pairs(model):
+    with pytest.raises(ValueError, match="unknown task 'ioi'; choose from pairs, repeat"):
+        Attribution.build(toys.subject(model), n=2, task="ioi")
+    probe = Attribution.build(toys.subject(model), n=3, task="repeat", method="eap")
+    rows = torch.arange(3)
+    assert ((probe.clean != probe.corrupted).sum(1) == 1).all()
+    again = probe.clean[rows, probe.position + 1]
+    assert torch.equal(again, probe.answer)
