@@ -1,10 +1,36 @@
 """Questions asked of one model; each file is one question, and `sweep` asks them at every loss scale of a ladder."""
 
+from probes.heads import Heads
 from probes.induction import Induction
+from probes.ioi import IOI
 from probes.kinds import Kinds
+from probes.lenses import LogitLens
+from probes.linear_probe import LinearProbe
+from probes.memorisation import Memorisation
+from probes.ngrams import Ngrams
 from probes.patching import Patching
 from probes.probe import Claim, Measure, Probe, Subject
+from probes.reading import Reading
 from probes.recall import Recall
+from probes.replacement import Replacement
 from probes.sweep import sweep
 
-__all__ = ["Claim", "Induction", "Kinds", "Measure", "Patching", "Probe", "Recall", "Subject", "sweep"]
+__all__ = [
+    "IOI",
+    "Claim",
+    "Heads",
+    "Induction",
+    "Kinds",
+    "LinearProbe",
+    "LogitLens",
+    "Measure",
+    "Memorisation",
+    "Ngrams",
+    "Patching",
+    "Probe",
+    "Reading",
+    "Recall",
+    "Replacement",
+    "Subject",
+    "sweep",
+]

@@ -8,6 +8,14 @@ import pytest
 import torch
 
 from probes import Induction, Kinds, Patching, Recall, sweep
+from probes.heads import Heads
+from probes.ioi import IOI
+from probes.lenses import LogitLens
+from probes.linear_probe import LinearProbe
+from probes.memorisation import Memorisation
+from probes.ngrams import Ngrams
+from probes.reading import Reading
+from probes.replacement import Replacement
 from tests.probes import toys
 
 
@@ -21,6 +29,14 @@ PROBES = {
     "induction": lambda subject: Induction.build(subject, n=3),
     "recall": lambda subject: Recall.build(subject, n=3),
     "kinds": lambda subject: Kinds.build(subject, n=3),
+    "heads": lambda subject: Heads.build(subject, n=3),
+    "ioi": lambda subject: IOI(toys.names(3), circuit=((0, 1),), movers=((1, 0),)),
+    "memorisation": lambda subject: Memorisation.build(subject, references=7),
+    "ngrams": lambda subject: Ngrams.build(subject, n=3),
+    "replacement": lambda subject: Replacement.build(subject, n=3),
+    "logit-lens": lambda subject: LogitLens.build(subject, n=3),
+    "linear-probe": lambda subject: LinearProbe.build(subject, n=24),
+    "reading": lambda subject: Reading.build(subject, hook="blocks.1.hook_mlp_out", n=3),
     "spread": lambda subject: spread,
 }
 CLAIMS = {
@@ -30,6 +46,11 @@ CLAIMS = {
     "kinds": lambda subject: replace(
         PROBES["kinds"](subject), mastered=("cycle",)
     ).claim(),  # a random one masters none
+    "replacement": lambda subject: replace(PROBES["replacement"](subject), least=0.1).claim(),
+    **{
+        name: lambda subject, name=name: PROBES[name](subject).claim()
+        for name in ("heads", "ioi", "memorisation", "ngrams", "logit-lens", "linear-probe", "reading")
+    },
 }
 
 
@@ -136,3 +157,20 @@ def test_it_works_on_other_families_and_in_half_precision(family):
     roles = tables["patching"].query("measure == 'role recovery' and site == 'resid_pre' and layer == 0")
     value = roles.set_index("role")["value"]
     assert value.to_dict() == pytest.approx(dict.fromkeys(value.index, 0) | {"changed": 1}, abs=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", PROBES)
+def test_it_gives_the_same_answer_on_cuda(name):
+    """Data stay where they are: a model on the device answers as on the CPU, to float32 rounding."""
+    model = toys.bridge()
+    probe = PROBES[name](toys.subject(model))
+    here = probe(model)
+    there = (spread_on_cuda if name == "spread" else probe)(model.to("cuda"))
+    assert list(there["measure"]) == list(here["measure"])
+    np.testing.assert_allclose(there["value"], here["value"], rtol=2e-3, atol=2e-3)
+
+
+def spread_on_cuda(model):
+    tokens = torch.tensor([[1, 2, 3]], device="cuda")
+    return pd.DataFrame({"measure": ["spread"], "value": [float(model(tokens).std().detach())]})

@@ -8,26 +8,11 @@ from probes import Subject
 from probes.hooks import hooked, record
 from probes.ioi import IOI, ROLES
 from probes.predictions import logits_at
-from probes.templates import NAMES, TEMPLATES, Prompts, from_pairs, prompts, single_tokens
+from probes.templates import NAMES, TEMPLATES, from_pairs, prompts, single_tokens
 from studies.organisms.names import names
 from tests.probes import toys
 
-LENGTH = 12
-
-
-def toy_prompts(n=6):
-    """Noise in which letter 0..2 stand for IO, S and S at places that differ from prompt to prompt."""
-    tokens = toys.Corpus().of_kind("noise", n, seed=3).tokens[:, :LENGTH] % 8  # names are letters 8..11
-    rows = torch.arange(n)
-    io, s1, s2 = 1 + 2 * (rows % 2), 3 - 2 * (rows % 2), 6 + rows % 2
-    corrupted = tokens.clone()
-    for place, name, other in ((io, 8, 10), (s1, 9, 11), (s2, 9, 8)):
-        tokens[rows, place], corrupted[rows, place] = name, other
-    template = np.array([str(order) for order in (rows % 2).tolist()])
-    return Prompts(tokens, corrupted, io, s1, s2, torch.full((n,), 9), template)
-
-
-PROBE = IOI(toy_prompts())
+PROBE = IOI(toys.names(6))
 
 
 def word_level():

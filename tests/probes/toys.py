@@ -179,6 +179,20 @@ class Corpus:
         return Pairs(clean, corrupted, position, clean[rows, where], corrupted[rows, where])
 
 
+def names(n):
+    """IOI prompts in noise: letter 8 is IO, 9 is S, at places that differ from prompt to prompt."""
+    from probes.templates import Prompts
+
+    tokens = Corpus().of_kind("noise", n, seed=3).tokens[:, :12] % 8  # names are letters 8..11
+    rows = torch.arange(n)
+    io, s1, s2 = 1 + 2 * (rows % 2), 3 - 2 * (rows % 2), 6 + rows % 2
+    corrupted = tokens.clone()
+    for place, name, other in ((io, 8, 10), (s1, 9, 11), (s2, 9, 8)):
+        tokens[rows, place], corrupted[rows, place] = name, other
+    template = np.array([str(order) for order in (rows % 2).tolist()])
+    return Prompts(tokens, corrupted, io, s1, s2, torch.full((n,), 9), template)
+
+
 def subject(model):
     """The toy corpus with a model, as a probe is built from."""
     from probes import Subject
