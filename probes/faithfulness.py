@@ -44,8 +44,9 @@ class Faithfulness:
 
     - `model`; `circuit` and `empty` per `kind`: the metric with no, the other, all edges ablated; key `example`.
     - `faithfulness`: (m(C) - m(0)) / D; key `kind`.
-    - `incompleteness`: |m(C less K) - m(M less K)| / |D| for sets K of nodes whose writes are ablated in both: each
-      node by itself and `subsets` random ones; for `removed` "circuit" that of M less the edges of C. Key `removed`.
+    - `incompleteness`: |m(C less K) - m(M less K)| / |D| for sets K of nodes of C whose writes are ablated in both:
+      none ("nothing"), each by itself, and `subsets` random ones; for "circuit", |m(0) - m(M less the edges of C)| /
+      |D|. Key `removed`.
     - `completeness`: 1 - the largest incompleteness.
     - `contribution`: |m(C) - m(C less v)| / |D| of each node v of C; key `removed`.
     - `minimality`: the smallest contribution (Wang et al. ask for 0.01).
@@ -194,7 +195,9 @@ class Faithfulness:
         if graph != self.circuit.graph:
             raise ValueError(f"the circuit is one of {self.circuit.graph}, and this model is {graph}")
         if not self.circuit.edges:
-            raise ValueError("the circuit has no edges, so there is nothing to ask: give more, or build with a larger size")
+            raise ValueError(
+                "the circuit has no edges, so there is nothing to ask: give more, or build with a larger size"
+            )
         there = self.found(model, len(self.circuit.edges))
         with forked(model):
             made = trial(model, self)
@@ -260,6 +263,7 @@ def _rows(values: Mapping[tuple[str, str], np.ndarray], whole: np.ndarray) -> pd
         return stack(tables)
     lost = {name: mean["circuit", ""] - m for (run, name), m in mean.items() if run == "circuit" and name}
     apart = {name: mean["circuit", name] - m for (run, name), m in mean.items() if run == "model" and name in lost}
+    apart["nothing"] = mean["circuit", ""] - whole.mean()
     apart["circuit"] = mean["empty", ""] - mean["model", "circuit"]
     contribution, incompleteness = (
         {name: abs(change / gap) for name, change in changes.items()} for changes in (lost, apart)
