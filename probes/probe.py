@@ -45,8 +45,9 @@ class Probe(Protocol):
     follows, rows without are cells (heads, patching sites); a `chance` is the chance level of that row.
 
     A probe writes nothing to the model, leaves no hook, draws no global random number and answers the same twice. It
-    may carry `measures`, a mapping from measure to `Measure`, and `draws`, how many draws per chain and rung it is
-    worth asking. Any function `model -> DataFrame` is a probe too; its name is the function's.
+    may carry `measures`, a mapping from measure to `Measure`, `draws`, how many draws per chain and rung it is worth
+    asking, and `needs`, what `degrade list probes` says it is built from. Any function `model -> DataFrame` is a probe
+    too; its name is the function's.
     """
 
     @property
