@@ -1,5 +1,9 @@
 """Questions asked of one model; each file is one question, and `sweep` asks them at every loss scale of a ladder."""
 
+from probes.ablation import Ablation
+from probes.attribution import Attribution
+from probes.circuit import Circuit
+from probes.faithfulness import Faithfulness
 from probes.heads import Heads
 from probes.induction import Induction
 from probes.ioi import IOI
@@ -9,6 +13,7 @@ from probes.linear_probe import LinearProbe
 from probes.memorisation import Memorisation
 from probes.ngrams import Ngrams
 from probes.patching import Patching
+from probes.path_patching import PathPatching
 from probes.probe import Claim, Measure, Probe, Subject
 from probes.reading import Reading
 from probes.recall import Recall
@@ -17,7 +22,11 @@ from probes.sweep import sweep
 
 __all__ = [
     "IOI",
+    "Ablation",
+    "Attribution",
+    "Circuit",
     "Claim",
+    "Faithfulness",
     "Heads",
     "Induction",
     "Kinds",
@@ -27,6 +36,7 @@ __all__ = [
     "Memorisation",
     "Ngrams",
     "Patching",
+    "PathPatching",
     "Probe",
     "Reading",
     "Recall",

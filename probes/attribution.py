@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from probes.corpus import check_pairs
@@ -211,10 +210,10 @@ def spearman(left: Sequence[float], right: Sequence[float]) -> float:
     >>> spearman([1.0, -3.0, 2.0], [0.1, 0.9, -0.2])
     1.0
     """
-    ranks = [rankdata(np.abs(values)) for values in (left, right)]
-    if len(ranks[0]) != len(ranks[1]) or any(np.ptp(rank) == 0 for rank in ranks):
+    one, other = (pd.Series(np.abs(values)).rank().to_numpy() for values in (left, right))
+    if len(one) != len(other) or np.ptp(one) == 0 or np.ptp(other) == 0:
         return 0.0
-    return round(float(np.corrcoef(*ranks)[0, 1]), 12)
+    return round(float(np.corrcoef(one, other)[0, 1]), 12)
 
 
 def _mean_scores(table: pd.DataFrame) -> list[float]:

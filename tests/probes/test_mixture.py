@@ -2,13 +2,24 @@
 
 import pytest
 
-from probes import Induction, Kinds, Patching, Recall, Subject
+from probes import (
+    Ablation,
+    Attribution,
+    Faithfulness,
+    Induction,
+    Kinds,
+    Patching,
+    PathPatching,
+    Recall,
+    Subject,
+)
 from studies.organisms.mixture import mixture
 
 CANARIES = {f"canary x{2**power}" for power in range(7)}
 GROUPS = {f"{kind} {rank}" for kind in ("facts", "tail") for rank in ("frequent", "middle", "rare")}
 GROUPS |= {"retrieval", "addition seen", "addition held out"}
 BEHAVIOURS = {Recall: CANARIES | GROUPS, Induction: {"induction"}, Kinds: {"markov", "markov2"}, Patching: set()}
+BEHAVIOURS |= {probe: set() for probe in (Ablation, Attribution, Faithfulness, PathPatching)}
 
 pytestmark = pytest.mark.skipif(not mixture.folder.exists(), reason="the organism's model is not in this checkout")
 
