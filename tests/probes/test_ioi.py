@@ -31,21 +31,34 @@ def word_level():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
-def byte_level():
-    """A byte-pair tokenizer like GPT-2's, for which half of the names are single tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def subwords(pre_tokenizer, known, decoder):
+    """A byte-pair tokenizer that has seen some words often enough to keep them whole."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    known = [f" {name}" for name in NAMES[:10]] * 20
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(known, trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoder
+    letters = sorted({*pre_tokenizers.ByteLevel.alphabet(), "▁"})
+    tokenizer.train_from_iterator(known * 20, trainers.BpeTrainer(vocab_size=340, initial_alphabet=letters))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-@pytest.mark.parametrize("make", [word_level, byte_level])
+def byte_level():
+    """Like GPT-2's: half of the names are single tokens, with the space before them."""
+    from tokenizers import decoders, pre_tokenizers
+
+    known = [f" {name}" for name in NAMES[:10]]
+    return subwords(pre_tokenizers.ByteLevel(add_prefix_space=False), known, decoders.ByteLevel())
+
+
+def sentence_pieces():
+    """Like Llama's: spaces are written as a letter of their own."""
+    from tokenizers import decoders, pre_tokenizers
+
+    return subwords(pre_tokenizers.Metaspace(), [f"a {name}" for name in NAMES[:10]], decoders.Metaspace())
+
+
+@pytest.mark.parametrize("make", [word_level, byte_level, sentence_pieces])
 def test_prompts_know_where_their_names_stand(make):
     tokenizer = make()
     usable = single_tokens(tokenizer, NAMES)
