@@ -11,6 +11,7 @@ from probes.kinds import Kinds
 from probes.lenses import LogitLens
 from probes.linear_probe import LinearProbe
 from probes.memorisation import Memorisation
+from probes.modular_addition import ModularAddition
 from probes.ngrams import Ngrams
 from probes.patching import Patching
 from probes.path_patching import PathPatching
@@ -18,6 +19,7 @@ from probes.probe import Claim, Measure, Probe, Subject
 from probes.reading import Reading
 from probes.recall import Recall
 from probes.replacement import Replacement
+from probes.request_patching import RequestPatching
 from probes.sweep import sweep
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "LogitLens",
     "Measure",
     "Memorisation",
+    "ModularAddition",
     "Ngrams",
     "Patching",
     "PathPatching",
@@ -41,6 +44,7 @@ __all__ = [
     "Reading",
     "Recall",
     "Replacement",
+    "RequestPatching",
     "Subject",
     "sweep",
 ]

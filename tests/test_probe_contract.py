@@ -16,10 +16,12 @@ from probes.ioi import IOI
 from probes.lenses import LogitLens
 from probes.linear_probe import LinearProbe
 from probes.memorisation import Memorisation
+from probes.modular_addition import ModularAddition
 from probes.ngrams import Ngrams
 from probes.path_patching import PathPatching
 from probes.reading import Reading
 from probes.replacement import Replacement
+from probes.request_patching import RequestPatching
 from tests.probes import toys
 
 
@@ -45,6 +47,8 @@ PROBES = {
     "logit-lens": lambda subject: LogitLens.build(subject, n=3),
     "linear-probe": lambda subject: LinearProbe.build(subject, n=24),
     "reading": lambda subject: Reading.build(subject, hook="blocks.1.hook_mlp_out", n=3),
+    "request-patching": lambda subject: RequestPatching.build(subject, n=3),
+    "modular-addition": lambda subject: ModularAddition.build(subject),
     "spread": lambda subject: spread,
 }
 CLAIMS = {
@@ -62,6 +66,10 @@ CLAIMS = {
     **{
         name: lambda subject, name=name: PROBES[name](subject).claim()
         for name in ("heads", "ioi", "memorisation", "ngrams", "logit-lens", "linear-probe", "reading")
+    },
+    **{
+        name: lambda subject, name=name: PROBES[name](subject).claim()
+        for name in ("request-patching", "modular-addition")
     },
 }
 

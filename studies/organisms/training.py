@@ -1,7 +1,7 @@
 """Train a small organism and write what ships; each `studies/organisms/NAME/train.py` says with which recipe.
 
 Writes an ordinary Hugging Face directory (config, safetensors, tokenizer), `log.csv`, `recipe.json` and
-`references.json`. One thread, one seed: the same machine gives the same bits.
+`references.json`. One thread, one seed: the same machine gives the same bits. Seconds in the log are processor time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -35,7 +35,21 @@ def scored_nats(model: Any, tokens: Tensor, scored: tuple[int, ...] | None) -> T
     return cross_entropy(logits.flatten(0, 1), tokens[:, 1:][:, columns(scored)].flatten())
 
 
-def train(organism: Organism, recipe: Recipe, measured: Measured, out: Path, every: int = 50) -> LlamaForCausalLM:
+class Before(NamedTuple):
+    """Text to train on first, every token scored, for some of the steps of the recipe."""
+
+    tokens: Tensor
+    steps: int
+
+
+def train(
+    organism: Organism,
+    recipe: Recipe,
+    measured: Measured,
+    out: Path,
+    every: int = 50,
+    before: Before | None = None,
+) -> LlamaForCausalLM:
     """Train a model on an organism's training set, and measure every `every` steps.
 
     Args:
@@ -44,76 +58,79 @@ def train(organism: Organism, recipe: Recipe, measured: Measured, out: Path, eve
         measured: What the log says of a model in eval mode, beside the loss of the last batch.
         out: Directory to write.
         every: Steps between two lines of the log.
+        before: What to train on first, if anything.
 
     Returns:
         The trained model in eval mode.
     """
-    corpus, log, start = organism.corpus, [], time.perf_counter()
-    tokens = corpus.training().tokens
+    corpus, log, start = organism.corpus, [], time.process_time()
+    phases = [(corpus.training().tokens, recipe.steps, organism.scored)]
+    if before is not None:
+        phases.insert(0, (before.tokens, before.steps, None))
     model = build(recipe, len(corpus.vocabulary), corpus.length).train()
-    steps, order = optimiser(model, recipe), batches(len(tokens), recipe)
+    steps, orders = optimiser(model, recipe), [batches(len(tokens), recipe) for tokens, _, _ in phases]
     for step in range(recipe.steps):
+        phase = sum(step >= end for _, end, _ in phases)
+        tokens, _, scored = phases[phase]
         for group in steps.param_groups:
             group["lr"] = rate_at(step, recipe)
-        loss = scored_nats(model, tokens[next(order)], organism.scored)
+        loss = scored_nats(model, tokens[next(orders[phase])], scored)
         steps.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         steps.step()
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
-            seconds = round(time.perf_counter() - start)
+            seconds = round(time.process_time() - start)
             log.append({"step": step + 1, "seconds": seconds, "loss": loss.item(), **measured(model.eval())})
             print({key: float(f"{value:.3g}") for key, value in log[-1].items()}, flush=True)
             model.train()
-    save(model.eval(), organism, recipe, out, pd.DataFrame(log))
+    extra = {} if before is None else {"steps before": before.steps}
+    save(model.eval(), organism, {**asdict(recipe), **extra}, out, pd.DataFrame(log))
+    (out / "references.json").write_text(json.dumps(references(organism, recipe, model), indent=1) + "\n")
     return model
 
 
-def save(model: LlamaForCausalLM, organism: Organism, recipe: Recipe, out: Path, log: pd.DataFrame) -> None:
-    """Write the Hugging Face directory, the log, the recipe and the losses to compare with."""
+def save(model: LlamaForCausalLM, organism: Organism, recipe: dict[str, Any], out: Path, log: pd.DataFrame) -> None:
+    """Write the Hugging Face directory, the log and the recipe."""
     corpus = organism.corpus
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)
     tokenizer(corpus.vocabulary, corpus.length).save_pretrained(out)
     log.to_csv(out / "log.csv", index=False, float_format="%.4g")
-    record = {**asdict(recipe), "corpus seed": corpus.seed, "corpus sha256": corpus.fingerprint()}
+    record = {**recipe, "corpus seed": corpus.seed, "corpus sha256": corpus.fingerprint()}
     (out / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
-    untrained = build(recipe, len(corpus.vocabulary), corpus.length).eval()
-    found = references(organism, {"model": model, "untrained": untrained})
-    (out / "references.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 @torch.no_grad()
-def references(organism: Organism, models: dict[str, Any]) -> dict[str, float]:
+def references(organism: Organism, recipe: Recipe, model: Any) -> dict[str, float]:
     """Held-out losses worth drawing beside a degraded model, in nats per scored token.
 
     Args:
         organism: Names the corpus and the scored tokens.
-        models: Models by name.
+        recipe: Architecture of the untrained model.
+        model: The trained model.
 
     Returns:
-        "entropy" (exact), each model, and, where every token is scored, n-gram models n = 1, 2, 3 fitted to the
-        training set. All but the first are the exact entropy plus the measured excess over the Bayes predictor.
+        "entropy" (exact), "model", "untrained", and, where every token is scored, n-gram models n = 1, 2, 3 fitted to
+        the training set. All but the first are the exact entropy plus the measured excess over the Bayes predictor.
     """
     corpus, scored = organism.corpus, organism.scored
     sample, entropy = corpus.heldout(RECORDED, RECORDED_SEED), corpus.mean_entropy()
-    excess = {name: gap(model, sample, scored)[0] for name, model in models.items()}
+    untrained = build(recipe, len(corpus.vocabulary), corpus.length).eval()
+    excess = {"model": gap(model, sample, scored)[0], "untrained": gap(untrained, sample, scored)[0]}
     if scored is None:
         counted = corpus.training().tokens.numpy()
         for order in (1, 2, 3):
             nats = ngram_nats(counted, sample.tokens.numpy(), order, len(corpus.vocabulary))
             excess[f"n-gram {order}"] = float((nats - sample.surprisal).mean())
-    return {name: round(value, 6) for name, value in {"entropy": entropy, **_above(entropy, excess)}.items()}
+    return {"entropy": round(entropy, 6)} | {name: round(entropy + value, 6) for name, value in excess.items()}
 
 
-def _above(entropy: float, excess: dict[str, float]) -> dict[str, float]:
-    return {name: entropy + value for name, value in excess.items()}
-
-
-def command(organism: Organism, recipe: Recipe, measured: Measured, every: int = 50) -> None:
+def command(organism: Organism, recipe: Recipe, measured: Measured, before: Before | None = None) -> None:
     """Command line of an organism's training script."""
     parser = argparse.ArgumentParser(description=f"Train the {organism.name} organism.")
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     torch.set_num_threads(1)
-    train(organism, recipe, measured, out, every)
+    train(organism, recipe, measured, out, before=before)

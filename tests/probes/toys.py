@@ -178,6 +178,25 @@ class Corpus:
         position = torch.full((n,), LENGTH - 4)
         return Pairs(clean, corrupted, position, clean[rows, where], corrupted[rows, where])
 
+    def requests(self, n, seed):
+        """Noise with three different letters for answers; the request is read at places that differ."""
+        from probes.orion import Pairs as Requests
+
+        source, target = (self.of_kind("noise", n, seed + i).tokens for i in range(2))
+        place, answer = torch.arange(n) % 4 + 5, torch.arange(n) % LETTERS
+        source[torch.arange(n), place] = target[torch.arange(n), place + 3] = LETTERS + 1
+        answers = ((answer + i) % LETTERS for i in range(3))
+        return Requests(source, place, target, place + 3, *answers, np.full(n, 1 / LETTERS))
+
+    def sums(self):
+        """Addition modulo 11, two pairs of five trained on."""
+        p, number = 11, torch.arange(11)
+        pairs = torch.cartesian_prod(number, number)
+        tokens = torch.cat([pairs, torch.full((p * p, 1), LETTERS)], dim=1)
+        trained = np.arange(p * p) % 5 < 2
+        position = torch.full((p * p,), 2)
+        return SimpleNamespace(tokens=tokens, position=position, summands=number, answers=number, trained=trained)
+
 
 def names(n):
     """IOI prompts in noise: letter 8 is IO, 9 is S, at places that differ from prompt to prompt."""

@@ -1,0 +1,293 @@
+"""Modular addition: does the model add by trigonometry on a few frequencies, and how much of its loss rests on them?
+
+Nanda et al. 2023, "Progress measures for grokking via mechanistic interpretability" (arXiv 2301.05217), whose measures
+these are. With w_k = 2 pi k / p, a network that adds by rotations has logits sum_k alpha_k cos(w_k (a + b - c)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from probes.corpus import Sums
+from probes.hooks import record, require_bridge
+from probes.predictions import logits_at
+from probes.probe import Claim, Measure, Subject, known_settings, positive
+from probes.tables import stack
+
+KEY = 0.01  # share of the logits' variance from which on a frequency counts as key
+EXPLAINED = 0.9  # variance explained that the default claim asks for; Nanda et al. report 0.95
+CHUNK = 4096  # sums a forward pass
+
+
+@dataclass(frozen=True, eq=False)
+class ModularAddition:
+    """Losses with and without the key frequencies, and how sparse embeddings, neurons and logits are in Fourier terms.
+
+    All p² sums are asked. Logits are those of the p possible sums, centred over them (a constant does not change a
+    softmax); pi(a + b) denotes their projection, for every c, on cos(w_k (a + b)) and sin(w_k (a + b)) for the key k.
+    Losses are in nats per sum, softmax over the p sums. Rows:
+
+    - `accuracy`: share over b of the sums a + b that have the largest logit; keys `example` (a), `pairs` ("trained" or
+      "held out"); behaviours "addition trained" and "addition held out"; chance 1 / p.
+    - `loss`: mean -log p(a + b); key `pairs`: "all", "trained" or "held out".
+    - `restricted loss`: the same over all pairs with the logits replaced by pi(a + b) and their mean over pairs.
+    - `excluded loss`: the same over the trained pairs with pi(a + b) taken away from the logits.
+    - `logit share`: share of the variance of the logits that alpha_k cos(w_k (a + b - c)) explains; key `frequency`.
+    - `logit variance explained`: its sum over the key frequencies; the behaviour "addition by rotations", chance 0.
+    - `embedding gini`, `logit gini`: Gini coefficient of the norms of the Fourier components over a of the embeddings,
+      and over c of the logits: 0 if all are equal, towards 1 if a few carry everything.
+    - `neuron variance explained`: largest share, over single frequencies, of a neuron's variance over all pairs that
+      products of {1, cos(w_k a), sin(w_k a)} and {1, cos(w_k b), sin(w_k b)} explain; keys `layer` (the last),
+      `neuron`. A neuron that never changes gets 0.
+    - `key frequencies`: how many there are.
+
+    Attributes:
+        sums: All sums.
+        keys: Key frequencies; None: those of the model asked, all with a logit share of at least 0.01 (the largest, if
+            there is none).
+        draws: How many draws per chain and rung are worth the cost.
+    """
+
+    name: ClassVar[str] = "modular-addition"
+    needs: ClassVar[str] = "a bridge; corpus.sums"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "accuracy": Measure(chance=None, higher=True, binary=False, unit="share"),
+        **{
+            name: Measure(chance=None, higher=False, binary=False, unit="nats per sum")
+            for name in ("loss", "restricted loss", "excluded loss")
+        },
+        **{
+            name: Measure(chance=0.0, higher=True, binary=False, unit="share")
+            for name in ("logit share", "logit variance explained", "neuron variance explained")
+        },
+        "embedding gini": Measure(chance=None, higher=True, binary=False, unit="share"),
+        "logit gini": Measure(chance=None, higher=True, binary=False, unit="share"),
+        "key frequencies": Measure(chance=None, higher=False, binary=False, unit="frequencies"),
+    }
+
+    sums: Sums
+    keys: tuple[int, ...] | None = None
+    draws: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse tables that are no addition modulo an odd number, and frequencies that it does not have."""
+        p, rows = len(self.sums.answers), len(self.sums.tokens)
+        if p < 3 or p % 2 == 0 or rows != p * p or len(self.sums.trained) != rows:
+            raise ValueError(
+                f"modular addition needs an odd modulus p >= 3, p possible sums, and p² prompts with a mark for "
+                f"those trained on; got {p} sums, {rows} prompts and {len(self.sums.trained)} marks"
+            )
+        if not 0 < int(np.sum(self.sums.trained)) < rows:
+            raise ValueError(f"some, not all of the {rows} pairs must be trained on, got {np.sum(self.sums.trained)}")
+        if self.keys is not None and not (self.keys and all(1 <= k <= p // 2 for k in self.keys)):
+            raise ValueError(f"keys must be frequencies in 1..{p // 2}, got {self.keys}")
+
+    @classmethod
+    @known_settings
+    def build(cls, subject: Subject, *, keys: Sequence[int] | None = None, draws: int = 2) -> Self:
+        """All sums of the organism's corpus, with the key frequencies of the subject's model.
+
+        Args:
+            subject: What to ask; the frequencies of its model are those whose survival is asked for.
+            keys: Other frequencies to ask for.
+            draws: How many draws per chain and rung.
+
+        Raises:
+            ValueError: If the subject's corpus lacks `sums`, or a setting is unknown or out of range.
+        """
+        sums = subject.corpus(cls.name, "sums").sums()
+        chosen = None if keys is None else tuple(keys)
+        probe = cls(sums, chosen, positive(cls.name, "draws", draws))
+        if chosen is not None:
+            return probe
+        return replace(probe, keys=key_frequencies(shares(probe.logits(subject.model))))
+
+    def claim(self) -> Claim:
+        """The key frequencies explain at least 0.9 of the logits, and without them the trained sums are lost.
+
+        Lost: the excluded loss is above ln p, that of a uniform guess.
+
+        Raises:
+            ValueError: If the frequencies are unknown.
+        """
+        if self.keys is None:
+            raise ValueError(
+                "the default claim needs the key frequencies at w*: use ModularAddition.build(subject) or give keys="
+            )
+        names = ", ".join(map(str, self.keys))
+        statement = f"rotations at the frequencies {names} explain >= {EXPLAINED} of the logits and carry the sums"
+        return Claim(self, statement, self._holds)
+
+    def _holds(self, table: pd.DataFrame) -> bool:
+        value = table.groupby("measure")["value"].mean()
+        lost = value["excluded loss"] > np.log(len(self.sums.answers))
+        return bool(value["logit variance explained"] >= EXPLAINED and lost)
+
+    @torch.no_grad()
+    def __call__(self, model: Any) -> pd.DataFrame:
+        """Ask all sums; see the class for the rows."""
+        require_bridge(model, self.name)
+        logits = self.logits(model)
+        share = shares(logits)
+        keys = key_frequencies(share) if self.keys is None else self.keys
+        neurons = self._neurons(model)
+        scalars = {
+            "restricted loss": losses(restricted(logits, keys)).mean().item(),
+            "excluded loss": losses(logits - rotations(logits, keys))[self._trained()].mean().item(),
+            "embedding gini": gini(component_norms(self._embeddings(model))),
+            "logit gini": gini(component_norms(logits.permute(2, 0, 1).flatten(1))),
+            "key frequencies": float(len(keys)),
+        }
+        tables = [
+            self._answered(logits),
+            pd.DataFrame({"measure": list(scalars), "value": list(scalars.values())}),
+            pd.DataFrame({"measure": "logit share", "value": share[1:].numpy(), "frequency": np.arange(1, len(share))}),
+            pd.DataFrame(
+                {
+                    "measure": ["logit variance explained"],
+                    "value": [share[list(keys)].sum().item()],
+                    "behaviour": "addition by rotations",
+                    "chance": 0.0,
+                }
+            ),
+            pd.DataFrame({"measure": "neuron variance explained", "value": single_frequency(neurons).numpy()}).assign(
+                layer=model.cfg.n_layers - 1, neuron=np.arange(neurons.shape[2])
+            ),
+        ]
+        return stack(tables)
+
+    def logits(self, model: Any) -> Tensor:
+        """Centred logits of the possible sums, shape (p, p, p) for a, b and c, float64."""
+        p = len(self.sums.answers)
+        with torch.no_grad():
+            parts = zip(self.sums.tokens.split(CHUNK), self.sums.position.split(CHUNK), strict=True)
+            found = torch.cat([logits_at(model, tokens, place)[:, self.sums.answers.cpu()] for tokens, place in parts])
+        found = found.double().view(p, p, p)
+        return found - found.mean(2, keepdim=True)
+
+    def _trained(self) -> Tensor:
+        p = len(self.sums.answers)
+        return torch.from_numpy(np.asarray(self.sums.trained, dtype=bool)).view(p, p)
+
+    def _answered(self, logits: Tensor) -> pd.DataFrame:
+        p, trained, nats = len(logits), self._trained(), losses(logits)
+        number = torch.arange(p)
+        hit = (logits.argmax(2) == (number[:, None] + number) % p).double()
+        masks = {"trained": trained, "held out": ~trained}
+        tables = []
+        for pairs, mask in masks.items():
+            asked = mask.any(1)
+            share = ((hit * mask).sum(1) / mask.sum(1).clamp(min=1))[asked]
+            rows = {"measure": "accuracy", "value": share.numpy(), "example": number[asked].numpy(), "pairs": pairs}
+            tables.append(pd.DataFrame({**rows, "behaviour": f"addition {pairs}", "chance": 1 / p}))
+        by_pairs = {pairs: nats[mask].mean().item() for pairs, mask in {"all": trained | True, **masks}.items()}
+        return stack([*tables, pd.DataFrame({"measure": "loss", "value": by_pairs.values(), "pairs": list(by_pairs)})])
+
+    def _embeddings(self, model: Any) -> Tensor:
+        """Embedding of every number, shape (p, d)."""
+        _, kept = record(model, self.sums.summands[None], ["hook_embed"])
+        return kept["hook_embed"][0].double().cpu()
+
+    def _neurons(self, model: Any) -> Tensor:
+        """Activations of the last MLP where the sum is predicted, shape (p, p, neurons), float32."""
+        p, hook = len(self.sums.answers), f"blocks.{model.cfg.n_layers - 1}.mlp.hook_post"
+        parts = []
+        for tokens, place in zip(self.sums.tokens.split(CHUNK), self.sums.position.split(CHUNK), strict=True):
+            _, kept = record(model, tokens, [hook])
+            parts.append(kept[hook][torch.arange(len(tokens)), place.to(kept[hook].device)].float().cpu())
+        return torch.cat(parts).view(p, p, -1)
+
+
+def losses(logits: Tensor) -> Tensor:
+    """-log softmax of the right sum for every pair, shape (p, p), from logits of shape (p, p, p), in nats."""
+    p = len(logits)
+    number = torch.arange(p)
+    right = ((number[:, None] + number) % p)[:, :, None]
+    return -logits.log_softmax(2).gather(2, right)[:, :, 0]
+
+
+def by_sum(logits: Tensor) -> Tensor:
+    """Mean over the pairs with a + b = u, shape (p, p) for u and c."""
+    p = len(logits)
+    number = torch.arange(p)
+    return torch.stack([logits[number, (u - number) % p].mean(0) for u in range(p)])
+
+
+def shares(logits: Tensor) -> Tensor:
+    """Share of the logits' variance along cos(w_k (a + b - c)), k = 0..(p - 1) / 2, shape ((p + 1) / 2,).
+
+    These functions are orthogonal with mean square 1/2, so that the share of k is (alpha_k² / 2) / mean square, with
+    alpha_k = 2 mean(logits cos(w_k (a + b - c))). Entry 0 is 0: the logits are centred.
+    """
+    p, table = len(logits), by_sum(logits)
+    number = torch.arange(p)
+    rotated = torch.stack([table[(number + c) % p, c] for c in range(p)]).mean(0)  # mean by a + b - c
+    alpha = 2 * torch.fft.rfft(rotated).real / p
+    alpha[0] = 0
+    return alpha.square() / 2 / logits.square().mean().clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def key_frequencies(share: Tensor) -> tuple[int, ...]:
+    """Frequencies that explain at least 0.01 of the logits' variance; the largest, if there is none."""
+    found = tuple(int(k) for k in (share >= KEY).nonzero().flatten())
+    return found or (int(share[1:].argmax()) + 1,)
+
+
+def rotations(logits: Tensor, keys: Sequence[int]) -> Tensor:
+    """Projection, for every c, on cos(w_k (a + b)) and sin(w_k (a + b)) for the keys; shape (p, p, p)."""
+    p = len(logits)
+    spectrum = torch.fft.rfft(by_sum(logits), dim=0)
+    kept = torch.zeros_like(spectrum)
+    kept[list(keys)] = spectrum[list(keys)]
+    number = torch.arange(p)
+    return torch.fft.irfft(kept, n=p, dim=0)[(number[:, None] + number) % p]
+
+
+def restricted(logits: Tensor, keys: Sequence[int]) -> Tensor:
+    """The projection on the key rotations and the mean over all pairs, shape (p, p, p)."""
+    return rotations(logits, keys) + logits.mean((0, 1))
+
+
+def component_norms(table: Tensor) -> Tensor:
+    """Norms of the cos and sin components over the first axis, without the constant: shape (p - 1,).
+
+    Args:
+        table: Shape (p, m).
+    """
+    p = len(table)
+    spectrum = torch.fft.rfft(table, dim=0)[1:] * (2 / p) ** 0.5
+    return torch.cat([spectrum.real.norm(dim=1), spectrum.imag.norm(dim=1)])
+
+
+def gini(values: Tensor) -> float:
+    """Gini coefficient sum_i (2 i - n - 1) x_(i) / (n sum x) of n values that are not negative; 0 if all are 0.
+
+    >>> gini(torch.ones(4)), gini(torch.tensor([0.0, 0, 0, 1]))
+    (0.0, 0.75)
+    """
+    ordered, n = values.double().sort()[0], len(values)
+    weight = 2 * torch.arange(1, n + 1, dtype=torch.float64) - n - 1
+    return float((weight * ordered).sum() / (n * ordered.sum()).clamp(min=torch.finfo(torch.float64).tiny))
+
+
+def single_frequency(neurons: Tensor) -> Tensor:
+    """Largest share of each neuron's variance that one frequency explains, shape (neurons,), float64.
+
+    Args:
+        neurons: Activations by a and b, shape (p, p, neurons).
+    """
+    p = len(neurons)
+    power = torch.fft.fft2(neurons - neurons.mean((0, 1)), dim=(0, 1)).abs().square().double()
+    k = torch.arange(1, (p + 1) // 2)
+    found = torch.zeros(len(k), neurons.shape[2], dtype=torch.float64)
+    for i, j in ((0, 1), (1, 0), (1, 1), (1, -1)):  # the opposite frequencies -(i, j) have equal power
+        found += 2 * power[(i * k) % p, (j * k) % p]
+    total = power.sum((0, 1))
+    return torch.where(total > 0, found.amax(0) / total.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
