@@ -49,7 +49,7 @@ class Recall:
     """
 
     name: ClassVar[str] = "recall"
-    needs: ClassVar[str] = "corpus.queries, corpus.canaries"
+    needs: ClassVar[str] = "corpus.queries or corpus.canaries"
     measures: ClassVar[Mapping[str, Measure]] = {
         "accuracy": Measure(chance=None, higher=True, binary=True, unit="share"),
         "recitation": Measure(chance=None, higher=True, binary=False, unit="share"),
@@ -73,14 +73,18 @@ class Recall:
     def build(
         cls, subject: Subject, *, n: int = 64, seed: int = 0, prefix: int = 8, guess: float | None = None
     ) -> Self:
-        """Recall of the organism's corpus: `n` questions of every group and all canaries.
+        """Recall of the organism's corpus: `n` questions of every group and all canaries, as far as it has them.
 
         Raises:
-            ValueError: If the subject's corpus lacks `queries` or `canaries`, or a setting is unknown or out of range.
+            ValueError: If the subject's corpus has neither `queries` nor `canaries`, or a setting is unknown or out of
+                range.
         """
-        corpus = subject.corpus(cls.name, "queries", "canaries")
-        queries = corpus.queries(positive(cls.name, "n", n), seed)
-        return cls(queries, corpus.canaries(), positive(cls.name, "prefix", prefix), guess)
+        both = ("queries", "canaries")
+        there = [need for need in both if hasattr(getattr(subject.organism, "corpus", None), need)]
+        corpus = subject.corpus(cls.name, *(there or both))
+        queries = corpus.queries(positive(cls.name, "n", n), seed) if "queries" in there else None
+        canaries = corpus.canaries() if "canaries" in there else None
+        return cls(queries, canaries, positive(cls.name, "prefix", prefix), guess)
 
     def claim(self, least: float = 0.5) -> Claim:
         """Canaries of the highest number of copies are recited at `least`; without any, all groups are answered so.

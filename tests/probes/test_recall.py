@@ -1,10 +1,12 @@
 """Recall on models that know everything, nothing, or exactly half."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from probes import Recall
+from probes import Recall, Subject
 from tests.probes import toys
 
 CORPUS = toys.Corpus()
@@ -80,6 +82,17 @@ def test_the_claim_is_about_the_canaries_with_most_copies():
     without = Recall(QUERIES).claim(least=0.9)
     assert without(Knows(QUERIES.tokens).eval())["value"].item() == 1
     assert without(Knows(QUERIES.tokens[:9]).eval())["value"].item() == 0
+
+
+def test_build_takes_what_the_corpus_has(model):
+    def built(**methods):
+        return Recall.build(Subject(model, organism=SimpleNamespace(corpus=SimpleNamespace(**methods))))
+
+    assert built(queries=CORPUS.queries).canaries is None and built(canaries=CORPUS.canaries).queries is None
+    with pytest.raises(ValueError, match="lacks queries, canaries"):
+        built()
+    with pytest.raises(ValueError, match="no organism"):
+        Recall.build(Subject(model))
 
 
 def test_bad_input_is_refused_with_value_and_cure():
