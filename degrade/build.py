@@ -23,6 +23,7 @@ from degrade.pilot import Settings
 from degrade.potential import FixedSet, Potential, calibrated_loss, check_baseline, example_nats
 from degrade.request import Request
 from degrade.result import Ladder
+from degrade.samplers import SAMPLERS
 
 BATCH, WORK = 32, 1e8
 PRIOR_DRAWS = 8
@@ -66,7 +67,8 @@ def ladder(
         **settings: the fields of `degrade.request.Request`: sampler "baoab", preconditioner "fisher", step_size, steps,
             burn_in, batch_size (None: found and recorded), budget (steps of a chain at a rung, lengthening included;
             None: 2000, or `steps` if given), longer 1 (factor on steps, burn-in and budget), chains 4, draws 8,
-            seed 0, evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1.
+            seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`), evaluation 256
+            (size of the fixed set), keep "weights" or "none", workers 1.
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -95,6 +97,7 @@ def ladder(
     selection = select(model, only)
     with lent(model, selection):
         scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress)
+        _refuse_batch(request, len(scene.potential.data))
         ceiling = reachable(scene, request.seed)
         _refuse_unreachable(request, ceiling)
         result = _climbed(scene, request, ceiling, progress)
@@ -182,23 +185,34 @@ def _refuse_unreachable(request: Request, ceiling: float) -> None:
         )
 
 
-def usual_batch(potential: Potential) -> int:
+def usual_batch(potential: Potential, sampler: str) -> int:
     """Examples a step: about 10⁸ multiplications' worth, at least 32, at most all of them (then without noise)."""
+    if SAMPLERS[sampler].exact:
+        return len(potential.data)
     fits = int(WORK / (potential.selection.count * potential.unit))
     return min(max(fits, BATCH), len(potential.data))
+
+
+def _refuse_batch(request: Request, examples: int) -> None:
+    if SAMPLERS[request.sampler].exact and (request.batch_size or examples) < examples:
+        raise ValueError(
+            f"sampler {request.sampler!r} accepts or rejects by the loss over all data, and batch_size="
+            f"{request.batch_size} is less than all {examples} examples: leave batch_size out, or take a sampler that"
+            f" lives with minibatches ({', '.join(name for name, one in SAMPLERS.items() if not one.exact)})"
+        )
 
 
 def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool) -> Ladder:
     settings = Settings(
         request.seed,
         request.chains,
-        request.batch_size or usual_batch(scene.potential),
+        request.batch_size or usual_batch(scene.potential, request.sampler),
         request.sampler,
         request.preconditioner,
         request.step_size,
         max(1.5 * ceiling, RUNAWAY),
     )
-    total = len(request.rises or request.nbetas or [])
+    total = len(request.rises or request.nbetas or []) * (2 if request.cool else 1) - request.cool
     with (
         engine(scene, request.workers) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,

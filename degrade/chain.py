@@ -5,6 +5,7 @@ A leg is a pure function of (potential, plan, key, starting weights): the unit t
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from degrade.metric import Metric
 from degrade.noise import Key, Tensors, batch_index
 from degrade.potential import FixedSet, Potential, calibrated_loss, example_nats
-from degrade.samplers import SAMPLERS
+from degrade.samplers import SAMPLERS, Target
 from degrade.step_size import hutchinson, sharpest
 
 BLOCK = 25
@@ -129,7 +130,9 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     force: list[Tensor] = []
     kept: list[Kept] = []
     step_size, vector = plan.step_size, plan.vector
-    state = sampler.init(weights, plan.metric, step_size, key)
+    state, update = sampler.init(weights, plan.metric, step_size, key), sampler.update
+    if sampler.asks:
+        update = partial(update, target=Target(scene.potential.center, partial(scene.potential.energy, plan.nbeta)))
     for start in range(0, plan.steps, BLOCK):
         if plan.tracked and start and start % (TRACKED * BLOCK) == 0:
             stiff, vector = sharpest(scene.potential, state.weights, plan.metric, plan.nbeta, key, start, vector)
@@ -140,7 +143,7 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
             rows.append(row)
             if step + 1 in plan.forces:
                 force.append(_force(scene.potential, plan, key, step, state.weights, gradient))
-            state = sampler.update(state, gradient, key)
+            state = update(state, gradient, key)
             if step + 1 in plan.evaluate:
                 losses.append(_evaluate(scene, state.weights))
             if step + 1 in plan.keep:

@@ -15,9 +15,9 @@ Tensors = list[Tensor] | tuple[Tensor, ...]
 
 PURPOSES = (
     "noise", "batch", "curvature", "labels", "prior", "evaluation", "power", "pilot", "heat one", "heat two", "second",
-    "probe",
+    "probe", "accept",
 )  # fmt: skip
-STAGES = ("calibration", "production", "control")
+STAGES = ("calibration", "production", "control", "cooling")
 
 
 class Key(NamedTuple):

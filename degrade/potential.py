@@ -55,6 +55,15 @@ class Potential:
         rise = (nats.detach() - self.baseline[torch.as_tensor(index)]).sum() / size
         return rise, [g.float() for g in gradients]
 
+    def energy(self, nbeta: float, weights: Tensors) -> tuple[float, list[Tensor]]:
+        """U(w) − U(w*) and ∇U(w) over all the data."""
+        rise, gradient = self.gradient(weights, np.arange(len(self.data)))
+        pull = self.prior_gradient(weights)
+        prior = sum(
+            float(((w - c).double() * p.double()).sum()) for w, c, p in zip(weights, self.center, pull, strict=True)
+        )
+        return nbeta * float(rise) + prior / 2, [nbeta * g + p for g, p in zip(gradient, pull, strict=True)]
+
     def sampled_gradient(self, weights: Tensors, index: np.ndarray, key: torch.Generator) -> list[Tensor]:
         """∇ of the summed nats at labels drawn from the model, for a loss that can draw them."""
         self.selection.place(weights)

@@ -1,7 +1,23 @@
-"""What a sampler is: pure functions, and two numbers that say how its step size acts."""
+"""What a sampler is: pure functions, and numbers that say how its step size acts."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from degrade.noise import Tensors
+
+
+class Target(NamedTuple):
+    """What a sampler that cannot do with gradients alone may ask of the law.
+
+    Attributes:
+        center: w*, one tensor a parameter.
+        energy: w → (U(w) − U(w*), ∇U(w)) over all the data.
+    """
+
+    center: Tensors
+    energy: Callable[[Tensors], tuple[float, list[Tensor]]]
 
 
 class Sampler(NamedTuple):
@@ -9,10 +25,12 @@ class Sampler(NamedTuple):
 
     Attributes:
         init: `(weights, metric, step_size, key) -> State`; a state has `weights` (float32) and `step`.
-        update: `(state, gradient, key) -> State`, the gradient ∇U at `state.weights`.
+        update: `(state, gradient, key) -> State`, the gradient ∇U at `state.weights`; with `asks`, the `Target` fourth.
         resize: `(state, metric, step_size) -> State`, the same chain with another step size.
         stability: c of the rule ε ≤ c / λmax(Bᵀ ∇²U B), P = B Bᵀ.
         memory: steps in which a direction with P a = 1 forgets its position, times ε.
+        asks: whether `update` takes the `Target`.
+        exact: whether a step is accepted or rejected by U itself: then each batch is all the data.
     """
 
     init: Callable[..., Any]
@@ -20,3 +38,5 @@ class Sampler(NamedTuple):
     resize: Callable[..., Any]
     stability: float
     memory: float
+    asks: bool = False
+    exact: bool = False
