@@ -47,7 +47,8 @@ class Attribution:
 
     - `clean`, `corrupted`: the metric of the two runs, key `example`.
     - `score`: per `example` and `edge`, in the unit of the metric.
-    - `mean score`: mean over the examples; keys `edge`, and `chance` 0.
+    - `mean score`: mean over the examples, key `edge`.
+    - `mean size`: mean of its absolute value, key `edge`; this ranks edges where pairs pull in different directions.
 
     Attributes:
         clean: Token ids, shape (n, T).
@@ -60,7 +61,7 @@ class Attribution:
         direction: "denoise" or "noise".
         metric: logit_diff, probability, kl or loss. (At the clean run the gradient of kl is 0: no use to "eap" there.)
         draws: How many draws per chain and rung are worth the cost.
-        reference: Mean scores at w* in the order of the graph's edges, which the default claim compares with.
+        reference: Mean sizes at w* in the order of the graph's edges, which the default claim compares with.
     """
 
     name: ClassVar[str] = "attribution"
@@ -98,7 +99,8 @@ class Attribution:
         metric = METRICS[self.metric]
         score = Measure(chance=0.0, higher=True, binary=False, unit=metric.unit)
         runs = {named(self.metric, run): _run(metric, run == "clean") for run in ("clean", "corrupted")}
-        return runs | {"score": score, "mean score": score}
+        size = Measure(chance=None, higher=True, binary=False, unit=metric.unit)
+        return runs | {"score": score, "mean score": score, "mean size": size}
 
     @classmethod
     @known_settings
@@ -123,10 +125,10 @@ class Attribution:
         pairs = pairs_of(subject, cls.name, n, seed, task)
         data = (pairs.clean, pairs.corrupted, pairs.position, pairs.answer, pairs.wrong)
         probe = cls(*data, method, steps, direction, metric, positive(cls.name, "draws", draws))
-        return replace(probe, reference=tuple(_mean_scores(probe(subject.model))))
+        return replace(probe, reference=tuple(_sizes(probe(subject.model))))
 
     def claim(self) -> Claim:
-        """The edges still rank as they did at w*: Spearman correlation of the absolute mean scores of at least 0.8.
+        """The edges still rank as they did at w*: Spearman correlation of their mean sizes of at least 0.8.
 
         Raises:
             ValueError: If the scores at w* are unknown.
@@ -134,7 +136,7 @@ class Attribution:
         if not self.reference:
             raise ValueError("the default claim needs the scores found at w*: use Attribution.build(subject)")
         statement = f"edges rank as at w* ({self.method}, Spearman >= {LEAST})"
-        return Claim(self, statement, lambda table: spearman(_mean_scores(table), self.reference) >= LEAST)
+        return Claim(self, statement, lambda table: spearman(_sizes(table), self.reference) >= LEAST)
 
     @torch.no_grad()
     def __call__(self, model: Any) -> pd.DataFrame:
@@ -147,8 +149,9 @@ class Attribution:
         cells = found[:, writer, reader].numpy()
         edge, n = np.array(graph.edges), len(found)
         each = {"value": cells.ravel(), "example": np.arange(n).repeat(len(edge)), "edge": np.tile(edge, n)}
-        mean = pd.DataFrame({"measure": "mean score", "value": cells.mean(0), "edge": edge})
-        return stack([unpatched(made.unpatched(0)), pd.DataFrame({"measure": "score", **each}), mean])
+        means = {"mean score": cells.mean(0), "mean size": np.abs(cells).mean(0)}
+        tables = [pd.DataFrame({"measure": name, "value": value, "edge": edge}) for name, value in means.items()]
+        return stack([unpatched(made.unpatched(0)), pd.DataFrame({"measure": "score", **each}), *tables])
 
 
 def scores(model: Any, graph: Graph, made: Trial, method: str, steps: int = 5) -> Tensor:
@@ -216,8 +219,8 @@ def spearman(left: Sequence[float], right: Sequence[float]) -> float:
     return round(float(np.corrcoef(one, other)[0, 1]), 12)
 
 
-def _mean_scores(table: pd.DataFrame) -> list[float]:
-    return table.loc[table["measure"] == "mean score", "value"].tolist()
+def _sizes(table: pd.DataFrame) -> list[float]:
+    return table.loc[table["measure"] == "mean size", "value"].tolist()
 
 
 def _run(metric: Metric, clean: bool) -> Measure:

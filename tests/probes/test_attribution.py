@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from probes import Patching, Subject
+from probes import Patching
 from probes.attribution import Attribution, spearman
+from probes.pairs import DIRECTIONS
+from probes.repeats import CHANGES, repeat_pairs
 from studies.organisms.induction import induction
 from studies.organisms.mixture import mixture
 from tests.probes import linear, planted, toys
@@ -96,16 +98,26 @@ def test_on_a_planted_circuit_the_right_edges_have_the_largest_scores(method):
     assert found.iloc[-6] < 0.01 * found.iloc[-5]
 
 
-@pytest.mark.parametrize(("organism", "task"), [(mixture, "pairs"), (induction, "repeat")])
-def test_integrated_gradients_rank_edges_as_exact_patching_does(organism, task):
-    """Spearman correlation of absolute mean scores of at least 0.9, the bound of the project's own requirements."""
-    if not organism.folder.exists():
-        pytest.skip(f"the model of {organism.name} is not in this checkout")
-    subject = Subject(organism.load()[0], organism=organism)
-    scores = {
-        method: Attribution.build(subject, n=32, task=task, method=method).reference for method in ("exact", "eap-ig")
-    }
-    assert spearman(scores["exact"], scores["eap-ig"]) >= 0.9
+@pytest.fixture(scope="module", params=[induction, mixture], ids=lambda organism: organism.name)
+def trained(request):
+    if not request.param.folder.exists():
+        pytest.skip(f"the model of {request.param.name} is not in this checkout")
+    return request.param.load()[0], request.param.corpus.of_kind("repeat", 32, seed=0).tokens
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_integrated_gradients_rank_edges_as_exact_patching_does(trained, change):
+    """Spearman correlation of mean sizes of at least 0.9, the bound of the project's requirements.
+
+    Integrated gradients go the whole way from one prompt to the other, so their exact counterpart is the mean of both
+    directions. The directions by themselves agree with each other no better (0.77 to 0.92 on signed means).
+    """
+    model, tokens = trained
+    pairs = repeat_pairs(tokens, start=1, changes=[change])
+    exact = {way: by_example(Attribution(*pairs, method="exact", direction=way)(model)) for way in DIRECTIONS}
+    found = by_example(Attribution(*pairs, method="eap-ig")(model))
+    both = (exact["noise"] - exact["denoise"]) / 2
+    assert spearman(both.abs().mean(), found.abs().mean()[both.columns]) >= 0.9
 
 
 def test_the_claim_compares_ranks_with_those_at_home(model):
@@ -113,7 +125,7 @@ def test_the_claim_compares_ranks_with_those_at_home(model):
     table = probe(model)
     assert probe.claim().check(table)
     shuffled = table.copy()
-    means = table["measure"] == "mean score"
+    means = table["measure"] == "mean size"
     shuffled.loc[means, "value"] = np.sort(table.loc[means, "value"].abs())[::-1]
     assert not probe.claim().check(shuffled)
     with pytest.raises(ValueError, match="Attribution.build"):
@@ -145,7 +157,5 @@ def test_unknown_tasks_are_refused_and_repeats_stand_in_for_pairs(model):
     with pytest.raises(ValueError, match="unknown task 'ioi'; choose from pairs, repeat"):
         Attribution.build(toys.subject(model), n=2, task="ioi")
     probe = Attribution.build(toys.subject(model), n=3, task="repeat", method="eap")
-    rows = torch.arange(3)
-    assert ((probe.clean != probe.corrupted).sum(1) == 1).all()
-    again = probe.clean[rows, probe.position + 1]
+    again = probe.clean[torch.arange(3), probe.position + 1]
     assert torch.equal(again, probe.answer)

@@ -10,6 +10,7 @@ import torch
 from probes.circuit import Circuit
 from probes.faithfulness import KINDS, Faithfulness
 from probes.graph import Graph
+from studies.organisms.mixture import mixture
 from tests.probes import planted, toys
 
 PAIRS = toys.Corpus().pairs(4, seed=2)
@@ -133,3 +134,16 @@ def test_a_circuit_of_another_model_or_of_nothing_is_refused(model):
 def test_the_record_of_a_probe_names_its_circuit():
     probe = Faithfulness(*PAIRS, circuit=Circuit(GRAPH, ("input->logits",)))
     assert json.loads(probe.circuit.to_json())["edges"] == ["input->logits"] and "input->logits" in repr(probe)
+
+
+def test_circuits_by_integrated_gradients_explain_as_much_as_those_by_exact_patching():
+    """At equal size on the trained mixture model, within 0.1 of the whole (Hanna et al. 2024: EAP-IG is faithful)."""
+    if not mixture.folder.exists():
+        pytest.skip("the organism's model is not in this checkout")
+    model, pairs = mixture.load()[0], mixture.corpus.pairs(16, seed=0)
+    faithful = {}
+    for method in ("exact", "eap-ig"):
+        probe = Faithfulness(*pairs, circuit=Circuit(GRAPH, ()), method=method, kinds=("resample",))
+        found = replace(probe, circuit=probe.found(model, size=14))
+        faithful[method] = value(found(model), "faithfulness").item()
+    assert faithful["eap-ig"] > faithful["exact"] - 0.1

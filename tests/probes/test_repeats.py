@@ -1,33 +1,48 @@
-"""Pairs made of repeated text: one token differs, where the answer was said for the first time."""
+"""Pairs made of repeated text: what an ideal induction head would copy differs, and nothing that it would not."""
 
 import pytest
 import torch
 
-from probes.repeats import repeat_pairs
+from probes.repeats import CHANGES, repeat_pairs
 from tests.probes import toys
 
-TOKENS = toys.Corpus().of_kind("repeat", 40, seed=0).tokens
+TOKENS = toys.Corpus().of_kind("repeat", 60, seed=0).tokens
 
 
-def test_the_answer_was_said_once_before_and_differs_there_alone():
-    pairs = repeat_pairs(TOKENS, start=1, seed=4)
-    rows = torch.arange(40)
-    assert torch.equal(pairs.clean, TOKENS) and torch.equal(pairs.clean[rows, pairs.position + 1], pairs.answer)
-    changed = pairs.clean != pairs.corrupted
-    first = changed.int().argmax(1)
-    assert (changed.sum(1) == 1).all() and torch.equal(pairs.corrupted[rows, first], pairs.wrong)
-    for text, where, said, answer, wrong in zip(TOKENS, pairs.position, first, pairs.answer, pairs.wrong, strict=True):
-        so_far = text[: where + 1].tolist()
-        assert text[said - 1] == text[where] and so_far.count(int(answer)) == 1
-        assert so_far.index(int(answer)) == said and int(wrong) not in text.tolist()
+def copied(text):
+    """What followed the last token when it was said before; it must have been said once only, but for the question."""
+    places = [at for at, token in enumerate(text[:-1]) if token == text[-1]]
+    followers = {text[at + 1] for at in places}
+    assert len(followers) == 1
+    return followers.pop()
 
 
-def test_positions_vary_and_the_seed_decides():
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_ideal_induction_head_gives_each_prompt_its_answer(change):
+    pairs = repeat_pairs(TOKENS, start=1, seed=4, changes=[change])
+    assert torch.equal(pairs.clean, TOKENS) and (pairs.answer != pairs.wrong).all()
+    for clean, corrupted, where, answer, wrong in zip(*(part.tolist() for part in pairs), strict=True):
+        assert copied(clean[: where + 1]) == answer and copied(corrupted[: where + 1]) == wrong
+        assert sum(a != b for a, b in zip(clean, corrupted, strict=True)) == (2 if change == "keys" else 1)
+        assert (clean[where] != corrupted[where]) == (change == "question")
+
+
+def test_changes_take_turns_places_vary_and_the_seed_decides():
     one, same, other = (repeat_pairs(TOKENS, start=1, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not torch.equal(one.position, other.position) and len(one.position.unique()) > 2
+    changed = (one.clean != one.corrupted).sum(1)
+    assert (changed[1::3] == 2).all() and (changed[0::3] == 1).all() and (changed[2::3] == 1).all()
 
 
-def test_a_sequence_that_leaves_no_other_token_is_refused():
-    with pytest.raises(ValueError, match="uses all 2 tokens"):
-        repeat_pairs(torch.tensor([[1, 2, 1, 2, 1]]))
+@pytest.mark.parametrize(
+    ("tokens", "settings", "message"),
+    [
+        ([[1, 2, 3, 4, 1, 2, 3, 4]], {"changes": ["value"]}, "uses all 4 tokens"),
+        ([[1, 2, 3, 1, 2, 3]], {}, r"at least 4 tokens, all different, got \[1 2 3\]"),
+        ([[1, 2, 3, 4, 1, 2, 3, 4]], {"changes": ["query"]}, "'query'.* value, keys, question"),
+    ],
+)
+def test_bad_input_is_refused_with_value_and_cure(tokens, settings, message):
+    with pytest.raises(ValueError, match=message):
+        repeat_pairs(torch.tensor(tokens), **settings)
