@@ -7,12 +7,13 @@ so far counts as burn-in.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from degrade.chain import Leg, Plan, Scene, advance
+from degrade.cooling import cool
 from degrade.diagnostics import Estimate, Reading, read
 from degrade.engine import Engine
 from degrade.noise import Key
@@ -33,13 +34,15 @@ LOOKS = 32
 class Stage:
     """A climbed rung: what was asked, and what its chains brought back (one with a fault has no draws).
 
-    `spent` counts the steps of a chain here, lengthening included, the calibration's rounds not.
+    `spent` counts the steps of a chain here, lengthening included, the calibration's rounds not; `cooled` are the legs
+    of the way back, if there was one.
     """
 
     rung: Rung
     plan: Plan
     legs: list[Leg]
     spent: int
+    cooled: list[Leg] = field(default_factory=list)
 
 
 def climb(
@@ -58,7 +61,7 @@ def climb(
         done(stages[-1])
         if not ascent.states:
             break
-    return stages
+    return cool(ascent, stages, done) if request.cool else stages
 
 
 def _drawn(ascent: Ascent, rung: Rung, request: Request) -> Stage:

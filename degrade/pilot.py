@@ -19,7 +19,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, hutchinson, look
 
 HALVINGS = 8
-SHORT, SHORTEST, LONGEST = 40, 80, 150
+SHORT, SHORTEST, LONGEST = 40, 60, 120
 FORCES = 8
 NEAR = 0.3
 
@@ -40,8 +40,8 @@ class Settings:
 class Pilot(NamedTuple):
     """What one chain reports of one round, read from its second half.
 
-    `excess` is the configurational temperature over 1; `cut` the factor by which a runaway made it shorten its step;
-    `fault` says why it could not be run at any step.
+    `excess` is the configurational temperature over 1; `found` a look at the end of the round; `step_size` the step it
+    ran with and `cut` the factor by which a runaway made it shorten that; `fault` says why it could not be run at any.
     """
 
     weights: list[Tensor]
@@ -49,6 +49,7 @@ class Pilot(NamedTuple):
     excess: float
     curvature: Curvature
     found: Found
+    step_size: float
     cut: float
     fault: str = ""
 
@@ -61,26 +62,26 @@ def pilot(
     key: Key,
     weights: list[Tensor],
     earlier: list[Found],
-    eased: float,
+    seen: float,
     short: bool,
 ) -> Pilot:
-    """Find the step, run, read rise and temperature of the second half, measure the curvature at the end.
+    """Find the step, run, read rise and temperature of the second half, measure curvature and heat at the end.
 
-    `earlier` are the looks of all chains before this round, the chain's own last one first: one look at the heating is
-    too noisy to step by. `eased` (≤ 1) shortens the step further, as the temperature of earlier rounds asked.
+    `earlier` are the looks of all chains after the round before, the chain's own first; none before the first round.
+    `seen` is the heat that the temperature of that round told of.
     """
     metric = bind(scene, settings, curvature, nbeta)
-    vector = earlier[0].vector if earlier else None
-    found = look(scene.potential, weights, metric, nbeta, settings.batch_size, key, vector)
-    sampler = SAMPLERS[settings.sampler]
-    step_size = settings.step_size or eased * bound([found, *earlier], sampler).step_size
+    sampler, potential = SAMPLERS[settings.sampler], scene.potential
+    looks = earlier or [look(potential, weights, metric, nbeta, settings.batch_size, key)]
+    step_size = settings.step_size or bound(looks, nbeta, sampler, seen).step_size
     leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, short)
     if fault:
-        return Pilot(weights, math.nan, math.nan, curvature, found, cut, fault)
+        return Pilot(weights, math.nan, math.nan, curvature, looks[0], step_size, cut, fault)
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
-    trace = hutchinson(scene.potential, leg.weights, metric, nbeta, key, len(leg.trace))
-    excess = float(np.mean(leg.force)) / trace - 1
-    return Pilot(leg.weights, rise, excess, estimate(scene.potential, leg.weights, key, 1), found, cut)
+    trace = hutchinson(potential, leg.weights, metric, nbeta, key, len(leg.trace))
+    found = look(potential, leg.weights, metric, nbeta, settings.batch_size, key, 1, looks[0].vector)
+    seen_now = estimate(potential, leg.weights, key, 1)
+    return Pilot(leg.weights, rise, float(np.mean(leg.force)) / trace - 1, seen_now, found, step_size * cut, cut)
 
 
 def _run(

@@ -34,6 +34,7 @@ class Request(BaseModel):
     draws: int = Field(8, ge=1)
     seed: int = Field(0, ge=0)
     evaluation: int = Field(256, ge=1)
+    cool: bool = False
     keep: Literal["weights", "none"] = "weights"
     workers: int = Field(1, ge=1)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import Tensor, nn
 
-from degrade import parameters
+from degrade import cooling, parameters
 from degrade.parameters import Selection
 from degrade.potential import FixedSet
+from degrade.verdict import RHAT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,6 +84,10 @@ class Ladder:
         from degrade.store import save
 
         return save(self, Path(folder))
+
+    def jumps(self) -> list[tuple[float, float]]:
+        """Intervals of the rise, nats per unit, where heated and cooled chains disagree (empty if never cooled)."""
+        return cooling.jumps(self.table, RHAT)
 
     def plot_traces(self) -> "Figure":
         """Rise against step for each rung, a line a chain, with the target and the part that was discarded."""

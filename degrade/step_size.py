@@ -29,7 +29,10 @@ PAIRS = 4
 
 
 class Found(NamedTuple):
-    """What is known of the step at some weights: stiffest curvature and its direction, S and R of the heating bound."""
+    """What is known of the step at some weights: stiffest curvature and its direction, S / nβ and R of the bound.
+
+    S grows as nβ, so that a look at one temperature tells about another.
+    """
 
     sharpness: float
     heat: float
@@ -44,11 +47,14 @@ class Bound(NamedTuple):
     name: str
 
 
-def bound(found: Sequence[Found], sampler: Sampler) -> Bound:
-    """The step size that several looks allow: the stiffest of them, and their mean heat."""
+def bound(found: Sequence[Found], nbeta: float, sampler: Sampler, seen: float = 0.0) -> Bound:
+    """The step size that several looks allow: the stiffest of them, and their mean heat.
+
+    `seen` is a heat (S / nβ) that a measured temperature told of; it counts if it is higher.
+    """
     stable = sampler.stability / max(max(x.sharpness for x in found), 1e-12)
-    heat, taken = float(np.mean([x.heat for x in found])), max(x.taken for x in found)
-    cool = 1 / max(heat / HEATING, taken / TAKEN, 1e-12)
+    heat = nbeta * max(seen, float(np.mean([x.heat for x in found])))
+    cool = 1 / max(heat / HEATING, max(x.taken for x in found) / TAKEN, 1e-12)
     return Bound(min(stable, cool), "stability" if stable < cool else "heating")
 
 
@@ -59,13 +65,15 @@ def look(
     nbeta: float,
     batch_size: int,
     key: Key,
+    step: int = 0,
     vector: list[Tensor] | None = None,
 ) -> Found:
     """Measure curvature and heating at some weights. A known vector saves most of the iterations."""
-    sharpness, vector = sharpest(potential, weights, metric, nbeta, key, 0, vector)
-    whole = sum(heating(potential, weights, metric, nbeta, batch_size, key, pair) for pair in range(PAIRS)) / PAIRS
+    sharpness, vector = sharpest(potential, weights, metric, nbeta, key, step, vector)
+    pairs = range(PAIRS * step, PAIRS * (step + 1))
+    whole = sum(heating(potential, weights, metric, nbeta, batch_size, key, pair) for pair in pairs) / PAIRS
     taken = corrected(metric)
-    return Found(sharpness, whole - taken, taken, vector)
+    return Found(sharpness, (whole - taken) / nbeta, taken, vector)
 
 
 def sharpest(

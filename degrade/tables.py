@@ -8,7 +8,8 @@ import pandas as pd
 
 from degrade.chain import TRACE, Leg, Scene
 from degrade.climb import Stage
-from degrade.diagnostics import at_target, fixed_rises, read
+from degrade.cooling import Against, against
+from degrade.diagnostics import Estimate, at_target, fixed_rises, read
 from degrade.manifest import describe
 from degrade.request import Request
 from degrade.result import Draw, Ladder
@@ -59,6 +60,7 @@ def _trained(scene: Scene) -> dict[str, Any]:
         "heldout_rise_se": nan if scene.heldout is None else 0.0, "calibrated_rise": 0.0, "nbeta": math.inf,
         "llc": nan, "llc_se": nan, "virial": nan, "virial_se": nan, "weighted_virial": nan,
         "weighted_virial_se": nan, "temperature": nan, "temperature_se": nan, "rhat": nan, "ess": nan,
+        **_cooled(None),
         "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
         "bound": "", "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
         "verdict": "trained", "reason": "the weights as given",
@@ -79,7 +81,8 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
         return _trained(scene) | dict.fromkeys(_MEASURED, float("nan")) | base | _words(verdict), verdict
     reading = read(finished, plan, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
     reach = reading.rise.mean / ceiling
-    verdict = judge(reading, rung.target, reach, request.chains, faults)
+    above = against(scene, finished, stage.cooled)
+    verdict = judge(reading, rung.target, reach, request.chains, faults, above)
     measured = {
         "rise": reading.rise.mean, "rise_se": reading.rise.se, "evaluation_rise": reading.evaluation_rise.mean,
         "heldout_rise": reading.heldout_rise.mean, "heldout_rise_se": reading.heldout_rise.se,
@@ -87,7 +90,8 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
         "llc_se": plan.nbeta * reading.rise.se, "virial": reading.virial.mean, "virial_se": reading.virial.se,
         "weighted_virial": reading.weighted_virial.mean, "weighted_virial_se": reading.weighted_virial.se,
         "temperature": reading.temperature.mean, "temperature_se": reading.temperature.se,
-        "rhat": reading.rhat, "ess": reading.ess, "prior_fraction": reading.prior_fraction, "reach": reach,
+        "rhat": reading.rhat, "ess": reading.ess, **_cooled(above),
+        "prior_fraction": reading.prior_fraction, "reach": reach,
         "step_size": float(np.min([leg.trace[-1, TRACE.index("step_size")] for leg in finished])),
     }  # fmt: skip
     return _trained(scene) | base | measured | _words(verdict), verdict
@@ -103,6 +107,11 @@ def _unreached(scene: Scene, request: Request, reached: int) -> list[dict[str, A
         for number, value in enumerate(asked or [], start=1)
         if number > reached
     ]
+
+
+def _cooled(above: Against | None) -> dict[str, float]:
+    rise, pooled = (above.rise, above.rhat) if above else (Estimate(float("nan"), float("nan")), float("nan"))
+    return {"cooled_rise": rise.mean, "cooled_rise_se": rise.se, "pooled_rhat": pooled}
 
 
 def _words(verdict: Verdict) -> dict[str, str]:

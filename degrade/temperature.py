@@ -6,8 +6,10 @@ E falls strictly in nβ (dE/dnβ = −Var), so the root is unique wherever the l
 depend on κ, which is read off the rounds before (½ at first, within [0.3, 1]). A rung's nβ is the mean, in ln nβ, of
 what its last two rounds imply.
 
-The same rounds settle the step: where the configurational temperature exceeds 1 by more than the heating bound allows,
-the bound's estimate was too low there (gradient noise is heavy-tailed) and the step is shortened in proportion.
+The same rounds settle the step: where the configurational temperature T_c exceeds 1 by more than the heating bound
+allows, the bound's estimate was too low there (gradient noise is heavy-tailed) and the step is shortened in proportion.
+While chains are still on their way up T_c is below 1 by about the share of the rise that is still missing (exactly so
+in the directions of a quadratic that start at w*), so that E / T_c says sooner where the rise will settle.
 """
 
 import math
@@ -27,9 +29,10 @@ from degrade.step_size import HEATING, Bound, Found, bound
 
 ROUNDS = 3
 WARM_UPS = 4
-CLOSE = 0.03
+CLOSE = 0.04
 MEMORY = 3
 TOO_HOT = 1.5
+COLDEST = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,16 @@ class Ascent:
     looks: dict[int, Found] = field(default_factory=dict)
     history: list[tuple[float, float]] = field(default_factory=list)
     rounds: int = 0
-    eased: float = 1.0
+    seen: float = 0.0
 
     def round(self, rung: int, nbeta: float, short: bool = False) -> tuple[float, list[Pilot]]:
-        """Run all chains one round at one temperature; returns the mean rise and what each chain reports."""
+        """Run all chains one round at one temperature; returns where the rise tends to and what each chain reports."""
         self.rounds += 1
         curvature = average(self.memory)
         futures = {
             chain: self.engine.submit(
                 pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain),
-                self.eased, short,
+                self.seen, short,
             )
             for chain, state in self.states.items()
         }  # fmt: skip
@@ -80,9 +83,23 @@ class Ascent:
         self.looks = {chain: p.found for chain, p in pilots.items()}
         known = [] if self.rounds == 1 else self.memory
         self.memory = [*known, average([p.curvature for p in pilots.values()])][-MEMORY:]
-        rise = sum(p.rise for p in pilots.values()) / len(pilots)
+        excess = over_chains([p.excess for p in pilots.values()])
+        rise = sum(p.rise for p in pilots.values()) / len(pilots) / float(np.clip(1 + excess.mean, COLDEST, 1.0))
+        self.seen = self._told(list(pilots.values()), nbeta)
         self.history.append((nbeta, rise))
         return rise, list(pilots.values())
+
+    def _told(self, pilots: list[Pilot], nbeta: float) -> float:
+        """The heat, S / nβ, that a round's temperature told of: 0 unless it broke the bound.
+
+        A round that cooled the chains is hot for another reason.
+        """
+        excess = over_chains([p.excess for p in pilots])
+        surely = excess.mean - (excess.se if math.isfinite(excess.se) else 0.0)
+        cooled = bool(self.history) and nbeta > self.history[-1][0]
+        if cooled or surely < TOO_HOT * HEATING:
+            return 0.0
+        return surely / nbeta / float(np.mean([p.step_size for p in pilots]))
 
     def _drop(self, faults: dict[int, str], nbeta: float) -> None:
         self.faults |= faults
@@ -115,19 +132,11 @@ class Ascent:
         error = math.log(max(rise, 1e-3 * target) / target)
         return math.log(nbeta) + float(np.clip(error / self.slope(), -1.0, 1.0))
 
-    def cool(self, pilots: list[Pilot]) -> bool:
-        """Whether a round kept to the heating bound; if not, the next ones take shorter steps."""
-        excess = over_chains([p.excess for p in pilots])
-        hot = excess.mean - (excess.se if math.isfinite(excess.se) else 0.0) > TOO_HOT * HEATING
-        if hot and self.settings.step_size is None:
-            self.eased *= max(HEATING / excess.mean, 0.2)
-        return not hot
-
     def settle(self, number: int, target: float, nbeta: float, pilots: list[Pilot]) -> Rung:
         """Freeze a rung with the step that its last looks allow."""
-        allowed = bound([p.found for p in pilots], SAMPLERS[self.settings.sampler])
-        step_size = self.settings.step_size or self.eased * allowed.step_size * min(p.cut for p in pilots)
-        name = "given" if self.settings.step_size else "heating" if self.eased < 1 else allowed.name
+        allowed = bound([p.found for p in pilots], nbeta, SAMPLERS[self.settings.sampler], self.seen)
+        step_size = self.settings.step_size or allowed.step_size * min(p.cut for p in pilots)
+        name = "given" if self.settings.step_size else allowed.name
         return Rung(number, target, nbeta, average(self.memory), Bound(step_size, name), pilots[-1].found.vector)
 
 
@@ -136,41 +145,39 @@ def visit(ascent: Ascent, number: int, nbeta: float) -> Rung:
     if number == 1:
         for _ in range(WARM_UPS):
             ascent.round(number, nbeta, short=True)
-    ascent.eased = 1.0
-    seen: list[list[Pilot]] = []
     for turn in range(ROUNDS):
-        seen.append(ascent.round(number, nbeta)[1])
-        if ascent.cool(seen[-1]) and turn > 0:
+        pilots = ascent.round(number, nbeta)[1]
+        if turn > 0 and not ascent.seen:
             break
-    return ascent.settle(number, math.nan, nbeta, sum(seen[-2:], []))
+    return ascent.settle(number, math.nan, nbeta, pilots)
 
 
 def aim(ascent: Ascent, number: int, target: float, before: Rung | None) -> Rung:
-    """Find the temperature of a target rise, and bring all chains to it."""
+    """Find the temperature of a target rise, and bring all chains to it.
+
+    At most three rounds; two do where the second is close to the target at a step that keeps cool.
+    """
     nbeta = _guess(ascent, target, before)
     if number == 1:
         nbeta = _warm_up(ascent, target, nbeta)
-    ascent.eased = 1.0
-    seen: list[list[Pilot]] = []
     implied: list[float] = []
-    for turn in range(ROUNDS + 1):
+    for turn in range(ROUNDS):
         rise, pilots = ascent.round(number, nbeta)
-        seen.append(pilots)
         implied.append(ascent.implied(nbeta, rise, target))
-        cool, close = ascent.cool(pilots), abs(math.log(max(rise, 1e-3 * target) / target)) < CLOSE
-        if cool and (turn == ROUNDS - 1 or (close and turn > 0)):
+        if turn > 0 and not ascent.seen and abs(implied[-1] - math.log(nbeta)) < CLOSE:
             break
         nbeta = math.exp(implied[-1])
-    return ascent.settle(number, target, math.exp(sum(implied[-2:]) / len(implied[-2:])), sum(seen[-2:], []))
+    return ascent.settle(number, target, math.exp(sum(implied[-2:]) / len(implied[-2:])), pilots)
 
 
 def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
-    """Short rounds from w*, to learn the curvature where chains go; the guess is far too cold: heat in big strides."""
-    for _ in range(2 * WARM_UPS):
-        rise, _ = ascent.round(1, nbeta, short=True)
-        if rise > 0.5 * target and ascent.rounds >= WARM_UPS:
+    """Short rounds from w*, to learn the curvature where chains go; the guess is far too cold: heat in strides."""
+    for _ in range(3 * WARM_UPS):
+        rise, pilots = ascent.round(1, nbeta, short=True)
+        missing = math.log(max(rise, 1e-3 * target) / target)
+        if abs(missing) < 0.5 and min(p.excess for p in pilots) > COLDEST - 1:
             break
-        nbeta *= math.exp(float(np.clip(2 * math.log(max(rise, 1e-3 * target) / target), -1.2, 0.0)))
+        nbeta *= math.exp(float(np.clip(missing / 0.7, -1.0, 0.5)))
     ascent.history = ascent.history[-1:]
     return nbeta
 

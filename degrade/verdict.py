@@ -6,6 +6,7 @@
 import math
 from typing import NamedTuple
 
+from degrade.cooling import Against
 from degrade.diagnostics import Estimate, Reading
 
 MISSED, MISSED_BADLY = 0.05, 0.15
@@ -16,7 +17,7 @@ ESS = 50
 REACH = 0.8
 DRIFT, DRIFT_P = 0.03, 0.01
 
-OK = "ok (heated only)"
+OK, HEATED = "ok", "ok (heated only)"
 
 
 class Verdict(NamedTuple):
@@ -26,7 +27,9 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def judge(reading: Reading, target: float, reach: float, chains: int, faults: list[str]) -> Verdict:
+def judge(
+    reading: Reading, target: float, reach: float, chains: int, faults: list[str], against: Against | None = None
+) -> Verdict:
     """Judge a rung.
 
     Args:
@@ -35,16 +38,19 @@ def judge(reading: Reading, target: float, reach: float, chains: int, faults: li
         reach: rise / E_max.
         chains: chains that were started.
         faults: what ended chains that did not finish.
+        against: the same rung seen from above, if it was cooled.
     """
     bad = [f"{len(faults)} of {chains} chains did not finish ({faults[0]})"] if faults else []
     doubts: list[str] = []
-    for grave, text in _findings(reading, target, reach):
+    for grave, text in _findings(reading, target, reach) + _apart(reading, against):
         (bad if grave else doubts).append(text)
     if bad:
         return Verdict("failed", "; ".join(bad + doubts))
     if doubts:
         return Verdict("suspect", "; ".join(doubts))
-    return Verdict(OK, "all checks passed; not cooled, so a jump could be hidden")
+    if against is None:
+        return Verdict(HEATED, "all checks passed; not cooled, so a jump could be hidden")
+    return Verdict(OK, "all checks passed, heated and cooled")
 
 
 def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool, str]]:
@@ -64,6 +70,14 @@ def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool,
     if reading.rise.mean < 0:
         found.append((False, "the rise is negative: the trained weights are no minimum of this loss at this scale"))
     return found
+
+
+def _apart(reading: Reading, against: Against | None) -> list[tuple[bool, str]]:
+    if against is None or against.rhat <= RHAT:
+        return []
+    up, down = reading.evaluation_rise.mean, against.rise.mean
+    text = f"heated chains stand at {up:.3g} nats and cooled ones at {down:.3g} (pooled R-hat {against.rhat:.2f})"
+    return [(against.rhat > RHAT_BAD, f"{text}: a jump between them, or a rung too short to come back")]
 
 
 def _missed(rise: Estimate, target: float) -> list[tuple[bool, str]]:

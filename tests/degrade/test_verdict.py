@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from degrade.cooling import Against
 from degrade.diagnostics import Estimate, Reading, ess, over_chains, rhat, trend
-from degrade.verdict import OK, judge
+from degrade.verdict import HEATED, OK, judge
 
 GOOD = Reading(
     rise=Estimate(0.2, 0.002), evaluation_rise=Estimate(0.2, 0.002), virial=Estimate(1.0, 0.003),
@@ -21,16 +22,16 @@ def verdict(reach=0.2, target=0.2, faults=(), **changes):
 
 
 def test_a_clean_rung_is_ok_as_far_as_heating_can_tell():
-    assert verdict() == (OK, "all checks passed; not cooled, so a jump could be hidden")
+    assert verdict() == (HEATED, "all checks passed; not cooled, so a jump could be hidden")
 
 
 @pytest.mark.parametrize(
     ("changes", "word", "said"),
     [
-        ({"target": 0.195}, OK, "all checks"),
+        ({"target": 0.195}, HEATED, "all checks"),
         ({"target": 0.18}, "suspect", "misses the target 0.18"),
         ({"target": 0.1}, "failed", "misses the target 0.1 by 100%"),
-        ({"target": math.nan}, OK, "all checks"),
+        ({"target": math.nan}, HEATED, "all checks"),
         ({"virial": Estimate(0.9, 0.01)}, "suspect", "flat directions are not yet filled"),
         ({"virial": Estimate(0.3, 0.01)}, "failed", "flat directions"),
         ({"weighted_virial": Estimate(1.12, 0.005)}, "suspect", "hotter than asked"),
@@ -45,7 +46,7 @@ def test_a_clean_rung_is_ok_as_far_as_heating_can_tell():
         ({"ess": 20.0}, "suspect", "effective sample size 20"),
         ({"ess": math.nan}, "suspect", "effective sample size nan"),
         ({"trend": 0.02, "trend_p": 0.001}, "suspect", "still drifts"),
-        ({"trend": 0.02, "trend_p": 0.2}, OK, "all checks"),
+        ({"trend": 0.02, "trend_p": 0.2}, HEATED, "all checks"),
         ({"reach": 0.9}, "suspect", "90% of the neighbourhood"),
         ({"rise": Estimate(-0.1, 0.01), "target": math.nan}, "suspect", "no minimum"),
         ({"faults": ["NaN"]}, "failed", "1 of 4 chains did not finish (NaN)"),
@@ -55,6 +56,17 @@ def test_each_failure_is_named(changes, word, said):
     found = verdict(**changes)
     assert found.word == word
     assert said in found.reason
+
+
+def test_only_a_rung_that_was_cooled_is_plainly_ok():
+    assert judge(GOOD, 0.2, 0.2, 4, [], Against(Estimate(0.2, 0.003), 1.01)).word == OK
+
+
+@pytest.mark.parametrize(("pooled", "word"), [(1.2, "suspect"), (1.8, "failed")])
+def test_heated_and_cooled_chains_apart_are_said_to_be(pooled, word):
+    found = judge(GOOD, 0.2, 0.2, 4, [], Against(Estimate(0.9, 0.003), pooled))
+    assert found.word == word
+    assert "heated chains stand at 0.2 nats and cooled ones at 0.9" in found.reason
 
 
 def test_errors_over_chains_are_those_of_independent_means():
