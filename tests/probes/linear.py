@@ -8,7 +8,7 @@ HUGE = 1e16  # as epsilon of a norm of weight 1e8: x * 1e8 / sqrt(var + 1e16) is
 
 
 def gpt2(layers=3, heads=2, d_model=8, mlp=True, seed=0):
-    """Attention that looks at all tokens so far equally, norms that only centre, and MLPs without a nonlinearity; float64."""
+    """Attention that looks at all tokens so far equally, norms that only centre, and linear MLPs; float64."""
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
     from transformers import GPT2Config, GPT2LMHeadModel
 
