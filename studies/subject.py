@@ -21,7 +21,8 @@ def open_subject(name: str) -> Subject:
     """
     organism = plugins.find("organisms", name)
     model, tokenizer = organism.load()
-    return Subject(model=model, tokenizer=tokenizer, organism=organism, data=organism.corpus.training().tokens)
+    data = organism.examples(organism.corpus.training().tokens)
+    return Subject(model=model, tokenizer=tokenizer, organism=organism, data=data)
 
 
 def build_probes(

@@ -69,7 +69,7 @@ def run(
         rises: Target loss rises, nats per token; None for the study's own.
         seed: Of everything random.
         quick: A smaller version; its rungs are too short to be called ok.
-        controls: Also climb a ladder whose potential leaves the canaries out.
+        controls: Also climb a ladder whose potential leaves the canaries out, if the organism has any.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
         out: A new directory for tables, draws, figures and report; None writes nothing.
@@ -91,8 +91,8 @@ def run(
     ladder = _climb(subject, subject.data, size, seed, longer, workers, progress)
     dials: dict[str, Any] = {"natural": ladder}
     dials["isotropic"] = isotropic.climb(ladder, size.chains, max(1, size.asked // 2), seed, progress)
-    if controls:
-        clean = subject.data[subject.organism.corpus.training().copies == 0]  # type: ignore[union-attr]
+    if controls and (copies := subject.organism.corpus.training().copies).any():  # type: ignore[union-attr]
+        clean = subject.data[copies == 0]
         dials["no canaries"] = _climb(subject, clean, size, seed, longer, workers, progress)
     table = stack([*sweep_all(dials, asked, size.asked, workers, progress), _marks(subject)])
     if out is not None:
@@ -102,7 +102,8 @@ def run(
 
 
 def _climb(subject: Subject, data: Any, size: Size, seed: int, longer: float, workers: int, progress: bool) -> Ladder:
-    heldout = subject.organism.corpus.heldout(size.heldout, seed + 1).tokens  # type: ignore[union-attr]
+    organism: Any = subject.organism
+    heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
     return climb_ladder(
         subject.model, data, rises=size.rises, loss=next_token_loss, width=size.width, heldout=heldout,
         progress=progress, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
@@ -115,9 +116,10 @@ def _marks(subject: Subject) -> pd.DataFrame:
     organism: Any = subject.organism
     losses = organism.references()
     exact, _ = organism.exact_gap(subject.model)
-    larger, _ = organism.reference_gap(subject.model)
     own = losses["entropy"] + exact
-    rises = {"exact gap": exact, "larger model": larger}
+    rises = {"exact gap": exact}
+    if organism.larger is not None:
+        rises["larger model"], _ = organism.reference_gap(subject.model)
     rises |= {name: loss - own for name, loss in losses.items() if name.startswith("n-gram") or name == "untrained"}
     return pd.DataFrame({"probe": "mark", "measure": list(rises), "value": list(rises.values()), "dial": "natural"})
 
