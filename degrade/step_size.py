@@ -70,6 +70,8 @@ def look(
 ) -> Found:
     """Measure curvature and heating at some weights. A known vector saves most of the iterations."""
     sharpness, vector = sharpest(potential, weights, metric, nbeta, key, step, vector)
+    # at a singular w* all is flat: what the metric has seen nearby (max P a) bounds the first step
+    sharpness = max(sharpness, *(float((p * a).max()) for p, a in zip(metric.p, metric.a, strict=True)))
     pairs = range(PAIRS * step, PAIRS * (step + 1))
     whole = sum(heating(potential, weights, metric, nbeta, batch_size, key, pair) for pair in pairs) / PAIRS
     taken = corrected(metric)
