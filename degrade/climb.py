@@ -26,6 +26,7 @@ from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL
 
 BURN_IN = (50, 150)
 KEPT = (300, 900)
+CHECK = 120
 BUDGET = 2000
 LOOKS = 32
 
@@ -34,14 +35,15 @@ LOOKS = 32
 class Stage:
     """A climbed rung: what was asked, and what its chains brought back (one with a fault has no draws).
 
-    `spent` counts the steps of a chain here, lengthening included, the calibration's rounds not; `cooled` are the legs
-    of the way back, if there was one.
+    `spent` counts the steps of a chain here, lengthening included, the calibration's rounds not; `halved` are short
+    legs at half the step, from where the chains ended; `cooled` those of the way back, if there was one.
     """
 
     rung: Rung
     plan: Plan
     legs: list[Leg]
     spent: int
+    halved: list[Leg] = field(default_factory=list)
     cooled: list[Leg] = field(default_factory=list)
 
 
@@ -50,7 +52,7 @@ def climb(
 ) -> list[Stage]:
     """Climb all rungs. A chain that fails takes no part in later rungs, where it is listed with its fault."""
     states = {chain: scene.potential.center for chain in range(settings.chains)}
-    ascent = Ascent(engine, scene, settings, states, [first_look(scene, settings.seed)])
+    ascent = Ascent(engine, scene, settings, states, [first_look(scene, settings)])
     stages: list[Stage] = []
     for number in range(1, len(request.rises or request.nbetas or []) + 1):
         if request.rises is None:
@@ -83,7 +85,8 @@ def _drawn(ascent: Ascent, rung: Rung, request: Request) -> Stage:
             plan = _plan(scene, rung, settings, request)
             legs = _run(ascent, plan, part)
         spent += plan.steps
-    return Stage(rung, plan, legs + [_absent(plan, chain, why) for chain, why in ascent.faults.items()], spent)
+    halved = _halved(ascent, plan)
+    return Stage(rung, plan, legs + [_absent(plan, chain, why) for chain, why in ascent.faults.items()], spent, halved)
 
 
 def remedy(reading: Reading, target: float) -> str:
@@ -128,7 +131,7 @@ def _budget(request: Request) -> int:
 def _read(scene: Scene, legs: list[Leg]) -> Reading | None:
     sound = _sound(legs)
     baseline, count = scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy()
-    return read(sound, sound[0].plan, baseline, count) if sound else None
+    return read(sound, [], sound[0].plan, baseline, count) if sound else None
 
 
 def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
@@ -139,6 +142,16 @@ def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
     ascent.faults |= {leg.chain: leg.fault for leg in legs if leg.fault}
     ascent.states = {leg.chain: leg.weights for leg in _sound(legs)}
     return _sound(legs)
+
+
+def _halved(ascent: Ascent, plan: Plan) -> list[Leg]:
+    """A side step: each chain at half the step size, to see what the step adds to the rise. No chain moves by it."""
+    short = replace(
+        plan, step_size=plan.step_size / 2, steps=CHECK, burn_in=0, evaluate=(), forces=(), keep=(), tracked=False
+    )
+    keys = {chain: Key(ascent.settings.seed, "halved", plan.rung, chain) for chain in ascent.states}
+    futures = [ascent.engine.submit(advance, short, keys[chain], state) for chain, state in ascent.states.items()]
+    return _sound([future.result() for future in futures])
 
 
 def _sound(legs: list[Leg]) -> list[Leg]:

@@ -17,7 +17,7 @@ PURPOSES = (
     "noise", "batch", "curvature", "labels", "prior", "evaluation", "power", "pilot", "heat one", "heat two", "second",
     "probe", "accept",
 )  # fmt: skip
-STAGES = ("calibration", "production", "control", "cooling")
+STAGES = ("calibration", "production", "control", "cooling", "halved")
 
 
 class Key(NamedTuple):

@@ -59,7 +59,8 @@ def _trained(scene: Scene) -> dict[str, Any]:
         "heldout_rise": nan if scene.heldout is None else 0.0,
         "heldout_rise_se": nan if scene.heldout is None else 0.0, "calibrated_rise": 0.0, "nbeta": math.inf,
         "llc": nan, "llc_se": nan, "virial": nan, "virial_se": nan, "weighted_virial": nan,
-        "weighted_virial_se": nan, "temperature": nan, "temperature_se": nan, "rhat": nan, "ess": nan,
+        "weighted_virial_se": nan, "temperature": nan, "temperature_se": nan, "heating": nan, "heating_se": nan,
+        "rhat": nan, "ess": nan,
         **_cooled(None),
         "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
         "bound": "", "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
@@ -79,7 +80,7 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
     if not finished:
         verdict = Verdict("failed", f"no chain finished ({faults[0]})")
         return _trained(scene) | dict.fromkeys(_MEASURED, float("nan")) | base | _words(verdict), verdict
-    reading = read(finished, plan, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
+    reading = read(finished, stage.halved, plan, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
     reach = reading.rise.mean / ceiling
     above = against(scene, finished, stage.cooled)
     verdict = judge(reading, rung.target, reach, request.chains, faults, above)
@@ -90,6 +91,7 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
         "llc_se": plan.nbeta * reading.rise.se, "virial": reading.virial.mean, "virial_se": reading.virial.se,
         "weighted_virial": reading.weighted_virial.mean, "weighted_virial_se": reading.weighted_virial.se,
         "temperature": reading.temperature.mean, "temperature_se": reading.temperature.se,
+        "heating": reading.heating.mean, "heating_se": reading.heating.se,
         "rhat": reading.rhat, "ess": reading.ess, **_cooled(above),
         "prior_fraction": reading.prior_fraction, "reach": reach,
         "step_size": float(np.min([leg.trace[-1, TRACE.index("step_size")] for leg in finished])),

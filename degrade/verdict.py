@@ -12,6 +12,7 @@ from degrade.diagnostics import Estimate, Reading
 MISSED, MISSED_BADLY = 0.05, 0.15
 VIRIAL, VIRIAL_BAD = 0.05, 0.2
 HOT, HOT_BAD = 0.1, 1.0
+HEATED_BY, HEATED_BADLY = 0.05, 0.3
 RHAT, RHAT_BAD = 1.05, 1.3
 ESS = 50
 REACH = 0.8
@@ -59,6 +60,7 @@ def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool,
     found += _virial("plain virial", reading.virial, "flat directions are not yet filled: lengthen the burn-in")
     found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium")
     found += _temperature(reading.temperature)
+    found += _heating(reading.heating)
     if not reading.rhat <= RHAT:
         found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
     if not reading.ess >= ESS:
@@ -97,6 +99,14 @@ def _virial(name: str, value: Estimate, low: str) -> list[tuple[bool, str]]:
         return []
     cause = low if off < 0 else "the chain is hotter than asked: smaller steps or larger batches"
     return [(not abs(off) <= VIRIAL_BAD + error, f"{name} {value.mean:.3f}: {cause}")]
+
+
+def _heating(value: Estimate) -> list[tuple[bool, str]]:
+    error = 2 * value.se if math.isfinite(value.se) else 0.0
+    if not value.mean > HEATED_BY + min(error, HEATED_BY):
+        return []
+    text = f"a smaller step lowers the rise by {value.mean:.0%}: nbeta and llc are too high for this rise"
+    return [(value.mean > HEATED_BADLY, f"{text} (nbeta_target is corrected to first order); lengthen the rung")]
 
 
 def _temperature(value: Estimate) -> list[tuple[bool, str]]:

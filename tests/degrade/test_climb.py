@@ -9,7 +9,7 @@ import degrade
 from degrade.climb import remedy
 from degrade.diagnostics import Estimate, at_target
 from tests.degrade.test_verdict import GOOD
-from tests.degrade.toys import quadratic, quadratic_loss
+from tests.degrade.toys import quadratic, quadratic_loss, rotated, rotated_loss
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,26 @@ def test_a_draw_of_a_lengthened_rung_carries_the_rise_of_its_own_weights():
 
 def test_nbeta_at_the_target_is_read_off_neighbouring_rungs():
     result = ladder(rises=[0.02, 0.04, 0.08])
-    table = result.table.assign(rise=result.table.target * 1.1, nbeta=[np.inf, 900.0, 450.0, 225.0])
+    table = result.table.assign(rise=result.table.target * 1.1, nbeta=[np.inf, 900.0, 450.0, 225.0], bound="stability")
     table = at_target(table.drop(columns=["nbeta_target", "nbeta_target_se"]))
     assert np.allclose(table.nbeta_target[1:], np.array([900.0, 450.0, 225.0]) * 1.1)
     assert np.allclose(table.nbeta_target_se[1:], table.nbeta_target[1:] * table.rise_se[1:] / table.rise[1:])
     assert replace(result, table=table).table is table
+    warm = table.assign(bound="heating", heating=0.05, heating_se=0.01)
+    corrected = at_target(warm.drop(columns=["nbeta_target", "nbeta_target_se"]))
+    assert np.allclose(corrected.nbeta_target[1:], np.array([900.0, 450.0, 225.0]) * 1.1 * 0.95)
+    assert (corrected.nbeta_target_se[1:] > 0.01 * corrected.nbeta_target[1:]).all()
+
+
+def test_halving_the_step_shows_what_minibatches_add_to_the_rise():
+    """A quadratic with gradient noise in few directions, which a diagonal correction cannot follow."""
+    net, x = rotated(d=40)
+    settings = {"loss": rotated_loss, "gamma": 1.0, "chains": 8, "draws": 2, "progress": False, "batch_size": 8}
+    settings |= {"steps": 1500, "burn_in": 300, "evaluation": 64}
+    warm, calm = (
+        degrade.ladder(net, x, nbetas=[2000.0], step_size=step, **settings).table.iloc[1] for step in (0.3, 0.02)
+    )
+    added = 1 - calm.rise / warm.rise
+    assert added > 0.1
+    assert abs(warm.heating - added) < 4 * np.hypot(warm.heating_se, 0.3 * added)
+    assert warm.verdict != "ok (heated only)"

@@ -51,3 +51,28 @@ def classifier(seed: int = 0, width: int = 8) -> tuple[nn.Sequential, tuple[Tens
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return net.eval(), (x, y)
+
+
+class Rotated(nn.Module):
+    """L(w) = mean over x of ½ Σ h (Rᵀ(w − x))²: a Gaussian location model whose stiff directions follow no axis."""
+
+    def __init__(self, h: Tensor, turn: Tensor, center: Tensor) -> None:
+        super().__init__()
+        self.w = nn.Parameter(center.clone())
+        self.register_buffer("h", h)
+        self.register_buffer("turn", turn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * (((self.w - x) @ self.turn) ** 2 * self.h).sum(1)
+
+
+rotated_loss = quadratic_loss
+
+
+def rotated(d: int = 40, cond: float = 1000.0, examples: int = 4000, seed: int = 0) -> tuple[Rotated, Tensor]:
+    """A trained rotated quadratic, curvatures from 1 to 1/cond, and its data (Fisher = Hessian)."""
+    generator = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
+    h = torch.logspace(0, -math.log10(cond), d)
+    x = (torch.randn(examples, d, generator=generator) / h.sqrt()) @ turn.T
+    return Rotated(h, turn, x.mean(0)), x
