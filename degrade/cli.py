@@ -17,10 +17,13 @@ app = typer.Typer(
 KINDS = ("probes", "studies", "organisms")
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
+    context: typer.Context,
     study: Annotated[str, typer.Argument(help="A study by name (degrade list studies).")],
-    model: Annotated[str, typer.Option(help="An organism by name (degrade list organisms).")] = "mixture",
+    model: Annotated[
+        str | None, typer.Option(help="An organism by name (degrade list organisms). Default: the study's.")
+    ] = None,
     probe: Annotated[
         list[str] | None,
         typer.Option(
@@ -32,10 +35,15 @@ def run(
     controls: Annotated[bool, typer.Option(help="Also run the controls that need a ladder of their own.")] = False,
     longer: Annotated[float, typer.Option(min=0.1, help="Multiply the steps of each rung.")] = 1.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+    ladder: Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")] = None,
     out: Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")] = None,
 ) -> None:
-    """Run a study and write its directory: tables, draws, figures and a report."""
+    """Run a study and write its directory: tables, draws, figures and a report.
+
+    A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`.
+    """
     from degrade import plugins
+    from degrade.options import accepted
 
     began = time.monotonic()
     folder = out or Path("runs") / study
@@ -44,9 +52,11 @@ def run(
         raise FileExistsError(
             f"{folder} already holds a run; expected a new directory: give another --out, or remove it first"
         )
-    table = module.run(
-        model=model, probes=probe, seed=seed, quick=quick, controls=controls, longer=longer, workers=workers, out=folder
-    )
+    given = {"model": model, "probes": probe, "controls": controls, "longer": longer, "ladder": ladder}
+    usual = {"model": None, "probes": None, "controls": False, "longer": 1.0, "ladder": None}
+    chosen = {name: value for name, value in given.items() if value != usual[name]}
+    chosen |= {"seed": seed, "quick": quick, "workers": workers, "out": folder}
+    table = module.run(**accepted(study, module.run, chosen, context.args))
     for line in module.finding(table):
         typer.echo(line)
     typer.echo(f"Report: {folder / 'report.html'} ({time.monotonic() - began:.0f} s)")
