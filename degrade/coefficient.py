@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LLC:
-    """A local learning coefficient with what stands behind it: `ladder` is the ladder of one rung it was read from."""
+    """A local learning coefficient with what stands behind it: `ladder`, whose first rung it is.
+
+    A second, hotter rung is there only where chains were cooled from it (`cool=True`).
+    """
 
     ladder: Ladder
 
@@ -50,7 +53,7 @@ class LLC:
         """A row a chain that finished: chain, llc, se (of its own trace), ess (effective draws of its mean)."""
         rows = [
             {"chain": chain, **_of_trace(part.rise.to_numpy(float), self.nbeta)}
-            for chain, part in self.ladder.traces[self.ladder.traces.kept].groupby("chain")
+            for chain, part in self.traces[self.traces.kept].groupby("chain")
         ]
         return pd.DataFrame(rows, columns=["chain", "llc", "se", "ess"])
 
@@ -104,7 +107,8 @@ class LLC:
     @property
     def traces(self) -> pd.DataFrame:
         """A row a step of each chain: the ladder's traces, with nβ times the minibatch's paired rise as `llc`."""
-        return self.ladder.traces.assign(llc=self.nbeta * self.ladder.traces.rise)
+        mine = self.ladder.traces[self.ladder.traces.rung == 1]
+        return mine.assign(llc=self.nbeta * mine.rise)
 
     def plot_traces(self) -> "Figure":
         """Rise against step, a line a chain, the discarded part shaded."""
@@ -143,7 +147,7 @@ def _of_trace(rise: np.ndarray, nbeta: float) -> dict[str, float]:
 def _dataset(result: LLC) -> "xarray.Dataset":
     import xarray
 
-    traces, nats = result.ladder.traces, influence.losses(result.ladder, 1)
+    traces, nats = result.traces, influence.losses(result.ladder, 1)
     steps = {
         name: (("chain", "step"), traces.pivot_table(index="chain", columns="step", values=name).to_numpy())
         for name in traces.columns

@@ -25,6 +25,8 @@ from degrade.data import Examples
 from degrade.losses import Loss, next_token_loss
 from degrade.potential import example_nats
 
+COOLED_FROM = 3.0
+
 Checkpoint = nn.Module | Mapping[str, Tensor]
 
 
@@ -55,7 +57,8 @@ def llc(
         **settings: of `degrade.ladder`: steps, burn_in, chains, batch_size, sampler, preconditioner, step_size, seed,
             evaluation, ... Published settings are given as they stand, e.g. gamma=300, nbeta=30,
             preconditioner="rmsprop", sampler="ula", step_size=1e-3, batch_size=32, chains=4, steps=200, burn_in=100:
-            w ← w − (ε/2) P ∇U + √(εP) ξ. Weights of draws are kept only with keep="weights".
+            w ← w − (ε/2) P ∇U + √(εP) ξ. Weights of draws are kept only with keep="weights". With cool=True the chains
+            also go to a third of nβ and back, and the verdict can be plain `ok`.
 
     Returns:
         An `LLC`: `.llc .se .per_chain .per_example .verdict .reason .table .traces`, `.on(groups)`, `.plot_traces()`,
@@ -77,7 +80,8 @@ def llc(
     data = data if subset is None else _subset(data, subset)
     chosen = _nbeta(model, data, loss, nbeta, n)
     settings = {"keep": "none"} | settings
-    return LLC(ladder(model, data, nbetas=[chosen], loss=loss, width=width, gamma=gamma, only=only, **settings))
+    nbetas = [chosen, chosen / COOLED_FROM] if settings.get("cool") else [chosen]
+    return LLC(ladder(model, data, nbetas=nbetas, loss=loss, width=width, gamma=gamma, only=only, **settings))
 
 
 def llcs(

@@ -212,6 +212,16 @@ def test_xarray_holds_traces_and_losses_of_every_chain():
     assert np.allclose(per_example, result.per_example.llc, rtol=1e-3)
 
 
+def test_cooled_chains_are_compared_and_not_averaged():
+    net, result = small(cool=True, steps=400, burn_in=100, chains=4, batch_size=2000)
+    assert result.ladder.table.rung.tolist() == [0, 1, 2]
+    assert result.nbeta == 100.0
+    assert np.isfinite(result.ladder.table.pooled_rhat[1])
+    assert len(result.per_chain) == 4
+    assert result.llc == pytest.approx(100.0 * result.traces[result.traces.kept].rise.mean(), rel=1e-6)
+    assert abs(result.llc - exact_llc(net.h, 100.0, 1.0)) < 4.5 * result.se
+
+
 def test_a_start_on_a_slope_is_negative_and_explained():
     net, x = quadratic(cond=1, d=20, examples=500)
     away = Quadratic(net.h, net.w.detach() + 0.3)
