@@ -6,20 +6,19 @@ Gaussian noise at the same rises (always), and a ladder whose potential does not
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from degrade import next_token_loss, store
-from degrade.build import ladder as climb_ladder
+from degrade import store
 from degrade.result import Ladder
 from probes import Subject
 from probes.tables import stack
 from studies import isotropic
 from studies.behaviours import curves, ranking, rungs
 from studies.behaviours import marks as marks_of
+from studies.climbing import Size, climb
 from studies.findings import finding as sentences
 from studies.subject import build_probes, open_subject
 from studies.sweeping import sweep_all
@@ -28,23 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "patching": {}, "recall": {}}
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything: rises in nats per token, draws stored and asked per chain and rung, set sizes, steps."""
-
-    rises: tuple[float, ...]
-    chains: int
-    draws: int
-    asked: int
-    evaluation: int
-    heldout: int
-    steps: int | None
-    burn_in: int | None
-    width: float = 0.32
-
-
 FULL = Size((0.1, 0.15, 0.22, 0.32, 0.45, 0.62, 0.82, 1.05), 4, 4, 4, 256, 256, None, None)
 QUICK = Size((0.4, 0.65, 1.0), 2, 2, 1, 128, 128, 200, 70)
 
@@ -83,32 +65,20 @@ def run(
         ValueError: for an unknown model or probe, or rises that cannot be reached.
         FileExistsError: if `out` exists.
     """
-    size = QUICK if quick else FULL
-    if rises is not None:
-        size = Size(**(asdict(size) | {"rises": tuple(rises)}))
+    size = (QUICK if quick else FULL).at(rises)
     subject = open_subject(model)
     asked = build_probes(subject, probes, PROBES)
-    ladder = _climb(subject, subject.data, size, seed, longer, workers, progress)
+    ladder = climb(subject, subject.data, size, seed, longer, workers, progress)
     dials: dict[str, Any] = {"natural": ladder}
     dials["isotropic"] = isotropic.climb(ladder, size.chains, max(1, size.asked // 2), seed, progress)
     if controls and (copies := subject.organism.corpus.training().copies).any():  # type: ignore[union-attr]
         clean = subject.data[copies == 0]
-        dials["no canaries"] = _climb(subject, clean, size, seed, longer, workers, progress)
+        dials["no canaries"] = climb(subject, clean, size, seed, longer, workers, progress)
     table = stack([*sweep_all(dials, asked, size.asked, workers, progress), _marks(subject)])
     if out is not None:
         _write(Path(out), ladder, table, {"model": model, "probes": probes, "seed": seed, "quick": quick,
                                           "controls": controls, "longer": longer, "workers": workers})  # fmt: skip
     return table
-
-
-def _climb(subject: Subject, data: Any, size: Size, seed: int, longer: float, workers: int, progress: bool) -> Ladder:
-    organism: Any = subject.organism
-    heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
-    return climb_ladder(
-        subject.model, data, rises=size.rises, loss=next_token_loss, width=size.width, heldout=heldout,
-        progress=progress, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
-        steps=size.steps, burn_in=size.burn_in, longer=longer, seed=seed, workers=workers,
-    )  # fmt: skip
 
 
 def _marks(subject: Subject) -> pd.DataFrame:

@@ -1,0 +1,71 @@
+"""The ladder that a study asks its questions of: climbed for it, or stored by an earlier run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from degrade import next_token_loss, store
+from degrade.build import ladder as climb_ladder
+from degrade.result import Ladder
+from probes import Subject
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything: rises in nats per token, draws stored and asked per chain and rung, set sizes, steps."""
+
+    rises: tuple[float, ...]
+    chains: int
+    draws: int
+    asked: int
+    evaluation: int
+    heldout: int
+    steps: int | None
+    burn_in: int | None
+    width: float = 0.32
+
+    def at(self, rises: Sequence[float] | None) -> "Size":
+        """The same with other rises; None leaves them."""
+        return self if rises is None else replace(self, rises=tuple(rises))
+
+
+def climb(
+    subject: Subject, data: Any, size: Size, seed: int, longer: float = 1.0, workers: int = 1, progress: bool = True
+) -> Ladder:
+    """Climb a ladder of an organism's model, its held-out text measured on the way.
+
+    Args:
+        subject: With an organism.
+        data: What the potential is made of: the subject's own data, or some of them.
+        size: Rungs, chains, draws, steps.
+        seed: Of everything random.
+        longer: Factor on the steps of each rung.
+        workers: Processes, one thread each.
+        progress: Show progress bars.
+
+    Raises:
+        ValueError: for rises that cannot be reached.
+    """
+    organism: Any = subject.organism
+    heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
+    return climb_ladder(
+        subject.model, data, rises=size.rises, loss=next_token_loss, width=size.width, heldout=heldout,
+        progress=progress, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
+        steps=size.steps, burn_in=size.burn_in, longer=longer, seed=seed, workers=workers,
+    )  # fmt: skip
+
+
+def stored(folder: str | Path, subject: Subject) -> Ladder:
+    """The ladder of an earlier run of the same model, its draws with it.
+
+    Raises:
+        FileNotFoundError: if the directory holds no run.
+        ValueError: if it is the ladder of other weights, or keeps no draws.
+    """
+    ladder = store.load(folder, subject.model)
+    if not any(draw.weights is not None for draw in ladder.kept):
+        raise ValueError(
+            f"the ladder in {folder} keeps no draws, so nothing can be asked of it: climb with their weights"
+        )
+    return ladder
