@@ -26,7 +26,7 @@ from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL
 
 BURN_IN = (50, 150)
 KEPT = (300, 900)
-CHECK = 120
+CHECK = 90
 BUDGET = 2000
 LOOKS = 32
 

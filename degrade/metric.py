@@ -29,8 +29,8 @@ class Basis(Protocol):
 class Metric:
     """Per scalar of the basis: preconditioner p, curvature a = nβF + s⁻² and gradient variance q = nβ²σ²/m.
 
-    Per scalar of the weights: A = nβF/(nβF + s⁻²), `weight`, and its sum, `total`. A mask (0 where a scalar is not
-    sampled) stops steps, and is already in the weight.
+    Per scalar of the weights: A = nβF/(nβF + s⁻²), `weight`, and its sum, `total`. Where a mask leaves a scalar out, p,
+    q and the weight are 0; so the basis must leave a parameter with a mask as it is.
     """
 
     p: list[Tensor]
@@ -39,22 +39,26 @@ class Metric:
     q: list[Tensor]
     total: float
     basis: Basis | None = None
-    masks: tuple[Tensor | None, ...] = ()
     root: list[Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", [p.sqrt() for p in self.p])
 
+    def turned(self, tensors: Tensors) -> list[Tensor]:
+        """Qᵀ v."""
+        return list(tensors) if self.basis is None else self.basis.into(tensors)
+
+    def unturned(self, tensors: Tensors) -> list[Tensor]:
+        """Q v."""
+        return list(tensors) if self.basis is None else self.basis.out(tensors)
+
     def into(self, gradient: Tensors) -> list[Tensor]:
         """Bᵀ g: a gradient in the coordinates of B."""
-        gradient = _hide(gradient, self.masks)
-        turned = gradient if self.basis is None else self.basis.into(gradient)
-        return list(torch._foreach_mul(turned, self.root))
+        return list(torch._foreach_mul(self.turned(gradient), self.root))
 
     def out(self, vector: Tensors) -> list[Tensor]:
         """B v: a step in the weights."""
-        step = list(torch._foreach_mul(vector, self.root))
-        return _hide(step if self.basis is None else self.basis.out(step), self.masks)
+        return self.unturned(torch._foreach_mul(vector, self.root))
 
 
 def build(
@@ -64,18 +68,16 @@ def build(
     nbeta: float,
     batch_size: float,
     masks: tuple[Tensor | None, ...],
-    basis: Basis | None = None,
-    turned: Curvature | None = None,
 ) -> Metric:
-    """Bind a preconditioner to the curvature at one temperature; `turned` is the curvature in a basis' coordinates."""
+    """Bind a preconditioner to the curvature at one temperature, in the coordinates that it is turned into if any."""
     hidden = tuple(None if m is None else m.to(x.device).float() for m, x in zip(masks, p, strict=True))
     weight = _hide([nbeta * f / (nbeta * f + s) for f, s in zip(curvature.fisher, precision, strict=True)], hidden)
-    seen = turned or curvature
+    seen = curvature.turned or curvature
+    basis = curvature.turned.rotation if curvature.turned else None
     a = [nbeta * f + s for f, s in zip(seen.fisher, precision, strict=True)]
     q = [nbeta**2 * v / batch_size for v in seen.noise]  # an infinite batch is one without noise
-    if basis is None:
-        p, q, hidden = _hide(p, hidden), _hide(q, hidden), ()  # cheaper once than at each step
-    return Metric(p, a, weight, q, sum(float(x.double().sum()) for x in weight), basis, hidden)
+    total = sum(float(x.double().sum()) for x in weight)
+    return Metric(_hide(p, hidden), a, weight, _hide(q, hidden), total, basis)
 
 
 def _hide(tensors: Tensors, masks: tuple[Tensor | None, ...]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from degrade import metric as metrics
 from degrade.chain import TRACE, Leg, Plan, RunawayError, Scene, attempt
-from degrade.curvature import Curvature, estimate
+from degrade.curvature import Curvature
 from degrade.noise import Key, normal_like
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
@@ -80,7 +80,8 @@ def pilot(
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
     trace = hutchinson(potential, leg.weights, metric, nbeta, key, len(leg.trace))
     found = look(potential, leg.weights, metric, nbeta, settings.batch_size, key, 1, looks[0].vector)
-    seen_now = estimate(potential, leg.weights, key, 1)
+    place = potential.center if sampler.still else leg.weights
+    seen_now = PRECONDITIONERS[settings.preconditioner].fit(potential, place, key, 1, curvature)
     return Pilot(leg.weights, rise, float(np.mean(leg.force)) / trace - 1, seen_now, found, step_size * cut, cut)
 
 
@@ -115,15 +116,15 @@ def _run(
 def bind(scene: Scene, settings: Settings, curvature: Curvature, nbeta: float) -> metrics.Metric:
     """The metric of some curvature at one temperature."""
     potential = scene.potential
-    p = PRECONDITIONERS[settings.preconditioner](curvature, nbeta, potential.precision)
     batch = settings.batch_size if settings.batch_size < len(potential.data) else math.inf
+    p = PRECONDITIONERS[settings.preconditioner].scale(curvature, nbeta, potential.precision, batch)
     return metrics.build(p, curvature, potential.precision, nbeta, batch, potential.selection.masks)
 
 
-def first_look(scene: Scene, seed: int) -> Curvature:
+def first_look(scene: Scene, settings: Settings) -> Curvature:
     """Curvature near w*, at weights moved by 0.3 s: at w* itself saturated directions look flat."""
     potential = scene.potential
-    key = Key(seed, "calibration")
+    key = Key(settings.seed, "calibration")
     noise = normal_like(key, "pilot", 0, potential.center)
     near = [c + NEAR * s**-0.5 * x for c, s, x in zip(potential.center, potential.precision, noise, strict=True)]
-    return estimate(potential, near, key, 0)
+    return PRECONDITIONERS[settings.preconditioner].fit(potential, near, key, 0, None)

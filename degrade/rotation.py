@@ -86,16 +86,15 @@ class Rotation:
     """An orthogonal change of coordinates, W = U W' Vᵀ for each parameter."""
 
     sides: list[Sides]
+    axes: list[Turnable]
 
     def into(self, tensors: Tensors) -> list[Tensor]:
         """Uᵀ W V."""
-        return [_sandwich(x, side) for x, side in zip(tensors, self.sides, strict=True)]
+        return self._applied(tensors, self.sides)
 
     def out(self, tensors: Tensors) -> list[Tensor]:
         """U W' Vᵀ."""
-        return [
-            _sandwich(x, Sides(_t(side.rows), _t(side.columns))) for x, side in zip(tensors, self.sides, strict=True)
-        ]
+        return self._applied(tensors, [Sides(*(None if u is None else u.mT for u in side)) for side in self.sides])
 
     def carried(self, squares: Tensors, old: "Rotation") -> list[Tensor]:
         """Mean squares known in another rotation's coordinates, in these: exact where they were uncorrelated there."""
@@ -103,32 +102,28 @@ class Rotation:
             Sides(*(None if u is None or v is None else (u.mT @ v).square() for u, v in zip(was, now, strict=True)))
             for was, now in zip(old.sides, self.sides, strict=True)
         ]
-        return [_sandwich(x, side) for x, side in zip(squares, overlaps, strict=True)]
+        return self._applied(squares, overlaps)
+
+    def _applied(self, tensors: Tensors, sides: list[Sides]) -> list[Tensor]:
+        return [_sandwich(x, *side, axis.flat) for x, side, axis in zip(tensors, sides, self.axes, strict=True)]
 
 
-def eigenbasis(factors: Sequence[Sides]) -> Rotation:
+def eigenbasis(factors: Sequence[Sides], axes: list[Turnable]) -> Rotation:
     """The eigenvectors of each factor."""
-    return Rotation([Sides(*(None if x is None else _eigenvectors(x) for x in side)) for side in factors])
+    return Rotation([Sides(*(None if x is None else _eigenvectors(x) for x in side)) for side in factors], axes)
 
 
 def _eigenvectors(factor: Tensor) -> Tensor:
     return torch.linalg.eigh(factor.double())[1].float()
 
 
-def _sandwich(tensor: Tensor, side: Sides) -> Tensor:
+def _sandwich(tensor: Tensor, rows: Tensor | None, columns: Tensor | None, flat: bool) -> Tensor:
     """Aᵀ X B."""
-    if side.rows is None and side.columns is None:
-        return tensor
-    last = (side.columns if side.columns is not None else tensor).shape[-1]
-    x = tensor if tensor.shape[-1] == last else tensor.reshape(len(tensor), -1)
-    x = x if side.rows is None else side.rows.mT @ x
-    x = x if side.columns is None else x @ side.columns
-    return x.reshape(tensor.shape)
+    x = _matrix(tensor, flat)
+    x = x if rows is None else rows.mT @ x
+    x = x if columns is None else x @ columns
+    return x.view(tensor.shape)
 
 
 def _matrix(tensor: Tensor, flat: bool) -> Tensor:
-    return tensor.reshape(len(tensor), -1) if flat else tensor
-
-
-def _t(matrix: Tensor | None) -> Tensor | None:
-    return None if matrix is None else matrix.mT
+    return tensor.flatten(1) if flat else tensor

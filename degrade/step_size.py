@@ -87,11 +87,15 @@ def sharpest(
     step: int,
     vector: list[Tensor] | None = None,
 ) -> tuple[float, list[Tensor]]:
-    """λmax(K) and its direction, on a fresh batch of 128 examples: smaller batches look stiffer than the loss is."""
+    """λmax(K) and its direction, on a fresh batch of 128 examples: smaller batches look stiffer than the loss is.
+
+    Directions are handed on unturned, for metrics with another basis.
+    """
     rounds = FIRST if vector is None else AGAIN
-    start = normal_like(key, "power", step, weights) if vector is None else vector
+    start = normal_like(key, "power", step, weights) if vector is None else metric.turned(vector)
     index = batch_index(key, "power", step, len(potential.data), min(BATCH, len(potential.data)))
-    return power_iteration(potential, weights, metric, nbeta, index, start, rounds)
+    size, vector = power_iteration(potential, weights, metric, nbeta, index, start, rounds)
+    return size, metric.unturned(vector)
 
 
 def heating(

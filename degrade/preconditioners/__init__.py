@@ -1,15 +1,16 @@
-"""Preconditioners: each a module with one function `scale(curvature, nbeta, precision) -> P`, one tensor a parameter.
+"""Preconditioners: each a module with `fit` and `scale`, in that order (see `protocol.Preconditioner`).
 
 To add one: a new file, an import line and a name here, a line in the contract test.
 """
 
-from collections.abc import Callable
+from degrade.preconditioners import ekfac, fisher, identity, rmsprop
+from degrade.preconditioners.protocol import Preconditioner
 
-from torch import Tensor
+PRECONDITIONERS: dict[str, Preconditioner] = {
+    "ekfac": Preconditioner(ekfac.fit, ekfac.scale),
+    "fisher": Preconditioner(fisher.fit, fisher.scale),
+    "identity": Preconditioner(identity.fit, identity.scale),
+    "rmsprop": Preconditioner(rmsprop.fit, rmsprop.scale),
+}
 
-from degrade.curvature import Curvature
-from degrade.preconditioners import fisher, identity
-
-Preconditioner = Callable[[Curvature, float, list[float]], list[Tensor]]
-
-PRECONDITIONERS: dict[str, Preconditioner] = {"fisher": fisher.scale, "identity": identity.scale}
+__all__ = ["PRECONDITIONERS", "Preconditioner"]

@@ -5,13 +5,24 @@ P = 1 / ( nβ (F + δ F̄) + s⁻² ),     F̄ the mean of F over all sampled sc
 
 from torch import Tensor
 
-from degrade.curvature import Curvature
+from degrade.curvature import Curvature, estimate
+from degrade.noise import Key, Tensors
+from degrade.potential import Potential
 
 DAMPING = 0.1
 
 
-def scale(curvature: Curvature, nbeta: float, precision: list[float]) -> list[Tensor]:
+def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known: Curvature | None) -> Curvature:
+    """The diagonal of the Fisher information."""
+    return estimate(potential, weights, key, step)
+
+
+def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:
     """P for each parameter; unit: 1 / U, so that a step size near 1 is large."""
-    total = sum(float(f.double().sum()) for f in curvature.fisher)
-    mean = total / sum(f.numel() for f in curvature.fisher)
-    return [1 / (nbeta * (f + DAMPING * mean) + s) for f, s in zip(curvature.fisher, precision, strict=True)]
+    return damped_inverse(curvature.fisher, nbeta, precision)
+
+
+def damped_inverse(fisher: Tensors, nbeta: float, precision: list[float]) -> list[Tensor]:
+    """1 / (nβ (F + δ F̄) + s⁻²) for each parameter."""
+    mean = sum(float(f.double().sum()) for f in fisher) / sum(f.numel() for f in fisher)
+    return [1 / (nbeta * (f + DAMPING * mean) + s) for f, s in zip(fisher, precision, strict=True)]

@@ -12,7 +12,9 @@ from degrade.samplers.protocol import Sampler, Target
 SAMPLERS: dict[str, Sampler] = {
     "baoab": Sampler(baoab.init, baoab.update, baoab.resize, baoab.STABILITY, baoab.MEMORY),
     "hmc": Sampler(hmc.init, hmc.update, hmc.resize, hmc.STABILITY, hmc.MEMORY, asks=True, exact=True),
-    "laplace": Sampler(laplace.init, laplace.update, laplace.resize, laplace.STABILITY, laplace.MEMORY, asks=True),
+    "laplace": Sampler(
+        laplace.init, laplace.update, laplace.resize, laplace.STABILITY, laplace.MEMORY, asks=True, still=True
+    ),
     "mala": Sampler(mala.init, mala.update, mala.resize, mala.STABILITY, mala.MEMORY, asks=True, exact=True),
     "sgld": Sampler(sgld.init, sgld.update, sgld.resize, sgld.STABILITY, sgld.MEMORY),
     "sgnht": Sampler(sgnht.init, sgnht.update, sgnht.resize, sgnht.STABILITY, sgnht.MEMORY),

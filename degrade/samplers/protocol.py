@@ -30,6 +30,7 @@ class Sampler(NamedTuple):
         stability: c of the rule ε ≤ c / λmax(Bᵀ ∇²U B), P = B Bᵀ.
         memory: steps in which a direction with P a = 1 forgets its position, times ε.
         asks: whether `update` takes the `Target`.
+        still: whether its law is made of the curvature at w*, not of that where the chains are.
         exact: whether a step is accepted or rejected by U itself: then each batch is all the data.
     """
 
@@ -39,4 +40,5 @@ class Sampler(NamedTuple):
     stability: float
     memory: float
     asks: bool = False
+    still: bool = False
     exact: bool = False
