@@ -22,4 +22,5 @@ induction = Organism(
     folder=Path(__file__).parent / "model",
     build=_corpus,
     summary="a two-layer Llama on repeated segments: a previous-token head and induction heads",
+    width=0.5,
 )

@@ -23,4 +23,5 @@ names = Organism(
     build=_corpus,
     summary="a three-layer Llama on sentences in which someone gives something to the other one of two people",
     scored=(16,),
+    width=0.7,
 )

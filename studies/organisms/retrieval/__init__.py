@@ -23,4 +23,5 @@ retrieval = Organism(
     build=_corpus,
     summary="a four-layer Llama on nano-stories with questions: the request is read first, the context after it",
     scored=(21, 26, 31, 36),
+    width=0.5,
 )
