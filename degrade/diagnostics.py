@@ -32,6 +32,7 @@ class Reading(NamedTuple):
     heldout_rise: Estimate
     calibrated_rise: float
     heating: Estimate
+    bound: str
     rhat: float
     ess: float
     trend: float
@@ -105,6 +106,7 @@ def read(legs: list[Leg], halved: list[Leg], plan: Plan, baseline: np.ndarray, c
         heldout_rise=over_chains([float(np.mean([k.heldout_rise for k in leg.kept])) for leg in legs]),
         calibrated_rise=float(np.mean([k.calibrated_rise for leg in legs for k in leg.kept])),
         heating=heating(legs, halved),
+        bound=plan.bound,
         rhat=rhat(fixed),
         ess=ess(fixed),
         trend=change,
@@ -128,14 +130,28 @@ def heating(legs: list[Leg], halved: list[Leg]) -> Estimate:
     return over_chains([2 * float(before[-len(later) :].mean() - later.mean()) / level for before, later in pairs])
 
 
+def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str) -> Estimate:
+    """λ = nβ E[ΔL] at a rung: nβ times the rise of its draws.
+
+    Where heating bounded the step, the part η that the step adds to the rise (see `heating`) is taken out: λ belongs to
+    nβ, and the draws are warmer than that. Elsewhere η is noise about 0, and left in.
+
+    >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.5, 0.0), "heating")
+    Estimate(mean=25.0, se=0.5)
+    """
+    if bound != "heating" or not np.isfinite(added.mean):
+        return Estimate(nbeta * rise.mean, nbeta * rise.se)
+    left = 1 - added.mean
+    return Estimate(nbeta * rise.mean * left, nbeta * float(np.hypot(rise.se * left, rise.mean * added.se)))
+
+
 def at_target(table: pd.DataFrame) -> pd.DataFrame:
     """The ladder's table with nβ at each target, read off its own draws: `nbeta_target` and its standard error.
 
-        ln nβ* = ln nβ + ln(E (1 − η) / E*) / κ,     κ = −d ln E / d ln nβ between the neighbouring rungs
+        ln nβ* = ln nβ + ln(λ / (nβ E*)) / κ,     κ = −d ln E / d ln nβ between the neighbouring rungs
 
-    A rung's own nβ was frozen before its draws; this one uses them, and its error contains theirs. Where the step was
-    bounded by heating, the part η that it adds to the rise (see `heating`) is taken out. nan where no target was given
-    or no neighbour has a rise.
+    A rung's own nβ was frozen before its draws; this one uses them, with the error of their λ (see `coefficient`). nan
+    where no target was given or no neighbour has a rise.
     """
     nan = np.full(len(table), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -144,12 +160,10 @@ def at_target(table: pd.DataFrame) -> pd.DataFrame:
     if known.sum() > 1:
         kappa = -np.gradient(rise[known], nbeta[known]).clip(max=-0.1)
         rows = table.iloc[1:][known]
-        hot = (rows.bound == "heating").to_numpy()
-        added, unsure = (np.where(hot, rows[name], 0.0) for name in ("heating", "heating_se"))
-        value = rows.nbeta * (rows.rise * (1 - added) / rows.target) ** (1 / kappa)
+        value = rows.nbeta * (rows.llc / rows.nbeta / rows.target) ** (1 / kappa)
         at = np.flatnonzero(known) + 1
         nan[at] = value
         error = nan.copy()
-        error[at] = value * np.hypot(rows.rise_se / rows.rise, unsure) / kappa
+        error[at] = value * rows.llc_se / rows.llc / kappa
         return table.assign(nbeta_target=nan, nbeta_target_se=error)
     return table.assign(nbeta_target=nan, nbeta_target_se=nan)

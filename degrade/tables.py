@@ -9,7 +9,7 @@ import pandas as pd
 from degrade.chain import TRACE, Leg, Scene
 from degrade.climb import Stage
 from degrade.cooling import Against, against
-from degrade.diagnostics import Estimate, at_target, fixed_rises, read
+from degrade.diagnostics import Estimate, at_target, coefficient, fixed_rises, read
 from degrade.manifest import describe
 from degrade.request import Request
 from degrade.result import Draw, Ladder
@@ -84,11 +84,12 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
     reach = reading.rise.mean / ceiling
     above = against(scene, finished, stage.cooled)
     verdict = judge(reading, rung.target, reach, request.chains, faults, above)
+    llc = coefficient(plan.nbeta, reading.rise, reading.heating, plan.bound)
     measured = {
         "rise": reading.rise.mean, "rise_se": reading.rise.se, "evaluation_rise": reading.evaluation_rise.mean,
         "heldout_rise": reading.heldout_rise.mean, "heldout_rise_se": reading.heldout_rise.se,
-        "calibrated_rise": reading.calibrated_rise, "llc": plan.nbeta * reading.rise.mean,
-        "llc_se": plan.nbeta * reading.rise.se, "virial": reading.virial.mean, "virial_se": reading.virial.se,
+        "calibrated_rise": reading.calibrated_rise, "llc": llc.mean,
+        "llc_se": llc.se, "virial": reading.virial.mean, "virial_se": reading.virial.se,
         "weighted_virial": reading.weighted_virial.mean, "weighted_virial_se": reading.weighted_virial.se,
         "temperature": reading.temperature.mean, "temperature_se": reading.temperature.se,
         "heating": reading.heating.mean, "heating_se": reading.heating.se,

@@ -164,7 +164,7 @@ def aim(ascent: Ascent, number: int, target: float, before: Rung | None) -> Rung
     for turn in range(ROUNDS):
         rise, pilots = ascent.round(number, nbeta)
         implied.append(ascent.implied(nbeta, rise, target))
-        if turn > 0 and not ascent.seen and abs(implied[-1] - math.log(nbeta)) < CLOSE:
+        if turn > 0 and not ascent.seen and abs(rise / target - 1) < CLOSE:
             break
         nbeta = math.exp(implied[-1])
     return ascent.settle(number, target, math.exp(sum(implied[-2:]) / len(implied[-2:])), pilots)

@@ -12,7 +12,7 @@ from degrade.diagnostics import Estimate, Reading
 MISSED, MISSED_BADLY = 0.05, 0.15
 VIRIAL, VIRIAL_BAD = 0.05, 0.2
 HOT, HOT_BAD = 0.1, 1.0
-HEATED_BY, HEATED_BADLY = 0.05, 0.3
+ADDED, CORRECTED, ADDED_BADLY = 0.05, 0.15, 0.4
 RHAT, RHAT_BAD = 1.05, 1.3
 ESS = 50
 REACH = 0.8
@@ -60,7 +60,7 @@ def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool,
     found += _virial("plain virial", reading.virial, "flat directions are not yet filled: lengthen the burn-in")
     found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium")
     found += _temperature(reading.temperature)
-    found += _heating(reading.heating)
+    found += _heating(reading.heating, reading.bound)
     if not reading.rhat <= RHAT:
         found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
     if not reading.ess >= ESS:
@@ -101,12 +101,14 @@ def _virial(name: str, value: Estimate, low: str) -> list[tuple[bool, str]]:
     return [(not abs(off) <= VIRIAL_BAD + error, f"{name} {value.mean:.3f}: {cause}")]
 
 
-def _heating(value: Estimate) -> list[tuple[bool, str]]:
+def _heating(value: Estimate, bound: str) -> list[tuple[bool, str]]:
+    """λ is corrected for heating where that bounded the step; elsewhere what the step adds is an error of λ."""
+    most = CORRECTED if bound == "heating" else ADDED
     error = 2 * value.se if math.isfinite(value.se) else 0.0
-    if not value.mean > HEATED_BY + min(error, HEATED_BY):
+    if not value.mean > most + min(error, most):
         return []
-    text = f"a smaller step lowers the rise by {value.mean:.0%}: nbeta and llc are too high for this rise"
-    return [(value.mean > HEATED_BADLY, f"{text} (nbeta_target is corrected to first order); lengthen the rung")]
+    text = f"half the step lowers the rise so much that {value.mean:.0%} of it seem due to the step"
+    return [(value.mean > ADDED_BADLY, f"{text}, too much for llc and nbeta_target to be trusted: smaller steps")]
 
 
 def _temperature(value: Estimate) -> list[tuple[bool, str]]:

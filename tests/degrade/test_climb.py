@@ -1,13 +1,12 @@
 """The climb: what a rung needs, how parts of a chain are joined, and that lengthening mends what it can."""
 
-from dataclasses import replace
-
 import numpy as np
+import pandas as pd
 import pytest
 
 import degrade
 from degrade.climb import remedy
-from degrade.diagnostics import Estimate, at_target
+from degrade.diagnostics import Estimate, at_target, coefficient
 from tests.degrade.test_verdict import GOOD
 from tests.degrade.toys import quadratic, quadratic_loss, rotated, rotated_loss
 
@@ -57,16 +56,13 @@ def test_a_draw_of_a_lengthened_rung_carries_the_rise_of_its_own_weights():
 
 
 def test_nbeta_at_the_target_is_read_off_neighbouring_rungs():
-    result = ladder(rises=[0.02, 0.04, 0.08])
-    table = result.table.assign(rise=result.table.target * 1.1, nbeta=[np.inf, 900.0, 450.0, 225.0], bound="stability")
-    table = at_target(table.drop(columns=["nbeta_target", "nbeta_target_se"]))
-    assert np.allclose(table.nbeta_target[1:], np.array([900.0, 450.0, 225.0]) * 1.1)
-    assert np.allclose(table.nbeta_target_se[1:], table.nbeta_target[1:] * table.rise_se[1:] / table.rise[1:])
-    assert replace(result, table=table).table is table
-    warm = table.assign(bound="heating", heating=0.05, heating_se=0.01)
-    corrected = at_target(warm.drop(columns=["nbeta_target", "nbeta_target_se"]))
-    assert np.allclose(corrected.nbeta_target[1:], np.array([900.0, 450.0, 225.0]) * 1.1 * 0.95)
-    assert (corrected.nbeta_target_se[1:] > 0.01 * corrected.nbeta_target[1:]).all()
+    nbeta, target = np.array([900.0, 450.0, 225.0]), np.array([0.02, 0.04, 0.08])
+    rows = {"nbeta": nbeta, "target": target, "rise": 1.1 * target, "llc": nbeta * target * 1.1, "llc_se": 0.3}
+    table = pd.concat([pd.DataFrame({"nbeta": [np.inf]}), pd.DataFrame(rows)], ignore_index=True)
+    found = at_target(table)
+    assert np.allclose(found.nbeta_target[1:], nbeta * 1.1)
+    assert np.allclose(found.nbeta_target_se[1:] / found.nbeta_target[1:], 0.3 / table.llc[1:])
+    assert at_target(table.iloc[:2]).nbeta_target.isna().all()
 
 
 def test_halving_the_step_shows_what_minibatches_add_to_the_rise():
@@ -81,3 +77,7 @@ def test_halving_the_step_shows_what_minibatches_add_to_the_rise():
     assert added > 0.1
     assert abs(warm.heating - added) < 4 * np.hypot(warm.heating_se, 0.3 * added)
     assert warm.verdict != "ok (heated only)"
+    taken_out = coefficient(
+        2000.0, Estimate(warm.rise, warm.rise_se), Estimate(warm.heating, warm.heating_se), "heating"
+    )
+    assert abs(taken_out.mean / (2000 * calm.rise) - 1) < 0.3 * added + 4 * taken_out.se / taken_out.mean

@@ -12,7 +12,7 @@ from degrade.verdict import HEATED, OK, judge
 GOOD = Reading(
     rise=Estimate(0.2, 0.002), evaluation_rise=Estimate(0.2, 0.002), virial=Estimate(1.0, 0.003),
     weighted_virial=Estimate(1.01, 0.005), temperature=Estimate(1.02, 0.01), heating=Estimate(0.02, 0.01),
-    prior_fraction=0.99,
+    bound="heating", prior_fraction=0.99,
     heldout_rise=Estimate(0.2, 0.002),
     calibrated_rise=0.18, rhat=1.01, ess=200.0, trend=0.001, trend_p=0.5,
 )  # fmt: skip
@@ -41,8 +41,10 @@ def test_a_clean_rung_is_ok_as_far_as_heating_can_tell():
         ({"temperature": Estimate(1.3, 0.01)}, "suspect", "heats stiff directions"),
         ({"temperature": Estimate(2.5, 0.01)}, "failed", "nbeta and llc are too high"),
         ({"temperature": Estimate(0.7, 0.01)}, "suspect", "not yet in equilibrium"),
-        ({"heating": Estimate(0.12, 0.01)}, "suspect", "a smaller step lowers the rise by 12%"),
-        ({"heating": Estimate(0.5, 0.1)}, "failed", "nbeta and llc are too high"),
+        ({"heating": Estimate(0.25, 0.01)}, "suspect", "25% of it seem due to the step"),
+        ({"heating": Estimate(0.12, 0.01), "bound": "given"}, "suspect", "12% of it"),
+        ({"heating": Estimate(0.12, 0.01)}, HEATED, "all checks"),
+        ({"heating": Estimate(0.5, 0.1)}, "failed", "due to the step"),
         ({"heating": Estimate(math.nan, math.nan)}, HEATED, "all checks"),
         ({"rhat": 1.08}, "suspect", "R-hat 1.080"),
         ({"rhat": 2.0}, "failed", "chains disagree"),
