@@ -93,7 +93,7 @@ class Ladder:
         """Rise against step for each rung, a line a chain, with the target and the part that was discarded."""
         from degrade.plots import traces
 
-        return traces(self)
+        return traces(self.traces, self.table, self.manifest["unit"])
 
     def __repr__(self) -> str:
         words = self.table.verdict[1:].value_counts().to_dict()

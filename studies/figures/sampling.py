@@ -8,37 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from degrade import plots
 from studies.figures import style
-
-COLUMNS = 4
 
 
 @style.styled
-def traces(traces: pd.DataFrame, ladder: pd.DataFrame, smooth: int = 1) -> Figure:
-    """Rise against step for every rung and chain: the part that was thrown away is pale, the target dashed.
-
-    Args:
-        traces: `ladder.traces`: rung, chain, step, kept, rise (nats per token).
-        ladder: `ladder.table`, for targets and verdicts.
-        smooth: Running mean over this many rows of a chain, for traces of single minibatches.
-    """
-    rungs = ladder[ladder["rung"] > 0]
-    down = -(-len(rungs) // COLUMNS)
-    figure = Figure(figsize=(7.6, 0.7 + 1.5 * down), layout="constrained")
-    panels = figure.subplots(down, min(COLUMNS, len(rungs)), squeeze=False)
-    for panel, row in zip(panels.ravel(), rungs.to_dict("records"), strict=False):
-        _trace(panel, traces[traces["rung"] == row["rung"]], smooth)
-        if np.isfinite(row["target"]):
-            panel.axhline(row["target"], color="black", linestyle=(0, (4, 2)), linewidth=0.8, zorder=5)
-        rise = f"rise {row['rise']:.3g}" if np.isfinite(row["rise"]) else "no rise"
-        panel.set_title(f"rung {row['rung']}, {rise}\n{row['verdict']}", fontsize=7.5)
-    for panel in panels.ravel()[len(rungs) :]:
-        panel.set_visible(False)
-    mean = f" Running means over {smooth} rows." if smooth > 1 else ""
-    text = f"One line a chain; pale: discarded as transient. Dashed: the target.{mean} Each panel has its own scale."
-    figure.supxlabel("step\n" + style.note(text, 7.6), fontsize=7.5)
-    figure.supylabel(f"loss rise ΔL ({style.UNIT})", fontsize=8)
-    return figure
+def traces(traces: pd.DataFrame, ladder: pd.DataFrame, smooth: int = 20) -> Figure:
+    """Rise against step for every rung and chain; see `degrade.plots.traces`."""
+    return plots.traces(traces, ladder, style.UNIT.removeprefix("nats per "), smooth)
 
 
 @style.styled
@@ -78,16 +55,6 @@ _NOTE = (
     "Shaded: the bounds that a verdict asks for, up to three standard errors of the reading. Bars: ± 2 standard "
     "errors. Filled: ok; hollow: suspect; ×: failed. No column has a unit."
 )
-
-
-def _trace(panel: Axes, rows: pd.DataFrame, smooth: int) -> None:
-    for place, (_, chain) in enumerate(rows.groupby("chain")):
-        chain = chain.sort_values("step")
-        rise = chain["rise"].rolling(smooth, min_periods=1).mean()
-        colour = style.COLOURS[place % len(style.COLOURS)]
-        panel.plot(chain["step"], rise, color=colour, linewidth=0.6, alpha=0.25)
-        panel.plot(chain["step"], rise.where(chain["kept"].astype(bool)), color=colour, linewidth=0.8)
-    panel.locator_params(nbins=4)
 
 
 def _criterion(
