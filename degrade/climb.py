@@ -26,7 +26,7 @@ from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL
 
 BURN_IN = (50, 150)
 KEPT = (300, 900)
-CHECK = 90
+CHECK = (30, 90)
 BUDGET = 2000
 LOOKS = 32
 
@@ -146,8 +146,9 @@ def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
 
 def _halved(ascent: Ascent, plan: Plan) -> list[Leg]:
     """A side step: each chain at half the step size, to see what the step adds to the rise. No chain moves by it."""
+    steps = int(np.clip((plan.steps - plan.burn_in) // 3, *CHECK))
     short = replace(
-        plan, step_size=plan.step_size / 2, steps=CHECK, burn_in=0, evaluate=(), forces=(), keep=(), tracked=False
+        plan, step_size=plan.step_size / 2, steps=steps, burn_in=0, evaluate=(), forces=(), keep=(), tracked=False
     )
     keys = {chain: Key(ascent.settings.seed, "halved", plan.rung, chain) for chain in ascent.states}
     futures = [ascent.engine.submit(advance, short, keys[chain], state) for chain, state in ascent.states.items()]
