@@ -21,7 +21,7 @@ _HOMES = {
     "next_token_loss": "degrade.losses",
 }
 
-_MODULES = ("influence", "thermodynamics")
+_MODULES = ("influence", "scales", "thermodynamics")
 
 __all__ = ["__version__", *_HOMES, *_MODULES]  # noqa: PLE0604
 

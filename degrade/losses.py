@@ -54,6 +54,13 @@ class Scored:
         drawn = torch.multinomial(chances, 1, generator=generator).view(labels.shape)
         return _cross_entropy(logits, torch.where(labels == IGNORED, labels, drawn))
 
+    def hits(self, model: Callable[..., Any], batch: Any) -> tuple[Tensor, Tensor]:
+        """How many scored units of each example have the largest logit at their label, and how many are scored."""
+        logits, labels = self._logits_and_labels(model, batch)
+        scored = labels != IGNORED
+        right = (logits.argmax(-1) == labels) & scored
+        return right.view(len(labels), -1).sum(1), scored.view(len(labels), -1).sum(1)
+
     def _logits_and_labels(self, model: Callable[..., Any], batch: Any) -> tuple[Tensor, Tensor]:
         if not self.shift:
             inputs, labels = batch

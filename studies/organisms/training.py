@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
+from degrade.ngrams import ngram_nats
 from studies.organisms import Organism
-from studies.organisms.mixture.ngrams import ngram_nats
 from studies.organisms.mixture.references import columns, gap
 from studies.organisms.mixture.train import Recipe, batches, build, optimiser, rate_at, tokenizer
 

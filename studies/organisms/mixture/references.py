@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from degrade import scales
+from degrade.ngrams import ngram_nats
 from studies.organisms.mixture.corpus import Corpus, Sample
 from studies.organisms.mixture.language import split_pairs, stream
-from studies.organisms.mixture.ngrams import ngram_nats
 from studies.organisms.mixture.queries import Queries
 from studies.organisms.mixture.vocabulary import MODULUS, ids
 
@@ -69,12 +70,7 @@ def gap(model: Any, sample: Sample, scored: Sequence[int] | None = None) -> tupl
     Returns:
         Mean and standard error over sequences, in nats per scored token.
     """
-    return mean_and_error(sample_nats(model, sample, scored=scored) - sample.surprisal[:, columns(scored)].mean(1))
-
-
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error for independent values."""
-    return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
+    return scales.gap(sample_nats(model, sample, scored=scored), sample.surprisal[:, columns(scored)].mean(1))[:2]
 
 
 def paired_gap(model: Any, corpus: Corpus, recorded: Path) -> tuple[float, float]:
@@ -90,7 +86,7 @@ def paired_gap(model: Any, corpus: Corpus, recorded: Path) -> tuple[float, float
     """
     with np.load(recorded) as file:
         nats, seed = file["nats"], int(file["seed"])
-    return mean_and_error(sample_nats(model, corpus.heldout(len(nats), seed)) - nats)
+    return scales.gap(sample_nats(model, corpus.heldout(len(nats), seed)), nats)[:2]
 
 
 def excesses(model: Any, corpus: Corpus, n: int, seed: int) -> dict[str, float]:

@@ -5,14 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from studies.organisms.mixture.language import stream
-from studies.organisms.mixture.ngrams import ngram_nats
+from degrade.ngrams import ngram_nats
 
 VOCABULARY = 5
 
 
 def text(n, purpose):
-    return (stream(3, purpose).random((n, 7)) ** 2 * VOCABULARY).astype(np.int64)
+    rng = np.random.default_rng([3, len(purpose)])
+    return (rng.random((n, 7)) ** 2 * VOCABULARY).astype(np.int64)
 
 
 def naive(training, row, t, order, alpha):

@@ -1,4 +1,4 @@
-"""n-gram models of the corpus, as marks of how far a degraded model has fallen."""
+"""n-gram models of a training set: baselines on the loss axis of a degraded model."""
 
 from __future__ import annotations
 
