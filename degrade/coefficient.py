@@ -26,16 +26,19 @@ class LLC:
 
     @property
     def llc(self) -> float:
-        """λ̂, dimensionless: mean over chains of nβ times the paired rise, burn-in left out."""
+        """λ̂, dimensionless: mean over chains of nβ times the paired rise, burn-in left out.
+
+        Where minibatch heating bounded the step, less what it adds to the rise (`degrade.diagnostics.coefficient`).
+        """
         return float(self._row.llc)
 
     @property
     def se(self) -> float:
         """Standard error of λ̂: the larger of what chains differ by and what their own autocorrelated traces leave.
 
-        sd over chains / √chains holds all noise, but is itself uncertain with few chains; the traces' own error
-        (Σ_c se_c²)^½ / chains, by effective sample size, does not see chains that disagree. Both hold the noise of the
-        minibatches on which L(w) − L(w*) is taken.
+        sd over chains / √chains holds all noise, that of a correction for heating too, but is itself uncertain with few
+        chains; the traces' own error, (Σ_c se_c²)^½ / chains by effective sample size, does not see chains that
+        disagree. Both hold the noise of the minibatches on which L(w) − L(w*) is taken.
         """
         known = [error for error in self.errors.values() if math.isfinite(error)]
         return max(known) if known else math.nan
@@ -44,13 +47,12 @@ class LLC:
     def errors(self) -> dict[str, float]:
         """The two errors `se` is the larger of: {"chain": between chains, "within_chain": of their traces}."""
         each = self.per_chain
-        chains = len(each)
-        between = float(each.llc.std(ddof=1) / math.sqrt(chains)) if chains > 1 else math.nan
-        return {"chain": between, "within_chain": float(np.sqrt((each.se**2).sum())) / max(chains, 1)}
+        within = float(np.sqrt((each.se**2).sum())) / len(each) if len(each) else math.nan
+        return {"chain": float(self._row.llc_se), "within_chain": within}
 
     @property
     def per_chain(self) -> pd.DataFrame:
-        """A row a chain that finished: chain, llc, se (of its own trace), ess (effective draws of its mean)."""
+        """A row a chain that finished: chain, llc (as it rose), se (of its own trace), ess (effective draws)."""
         rows = [
             {"chain": chain, **_of_trace(part.rise.to_numpy(float), self.nbeta)}
             for chain, part in self.traces[self.traces.kept].groupby("chain")
