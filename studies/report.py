@@ -33,28 +33,32 @@ class Report:
         finding: Sentences of the first paragraph, see `studies.findings.finding`.
         settings: What was run: name and value, as given.
         ladder: `ladder.table` of the natural dial.
-        ranks: What `studies.behaviours.ranking` returned.
-        rungs: What `studies.behaviours.rungs` returned: the verdicts of all dials.
+        ranks: What `studies.behaviours.ranking` returned; None for a study that ranks nothing.
+        rungs: What `studies.behaviours.rungs` returned: the verdicts of all dials; None: those of `ladder`.
         plates: Figures, in order.
         claims: What `studies.claims.claims` returned, or None.
         controls: Sentences, see `studies.findings.controls`.
         left_out: Sentences, see `studies.findings.left_out`.
         marks: Loss rises by name, nats per token.
         versions: Package versions.
+        tables: The study's own tables, each with its caption.
+        reading: The study's own notes for the reader: a term and what it means.
     """
 
     title: str
     finding: Sequence[str]
     settings: Mapping[str, Any]
     ladder: pd.DataFrame
-    ranks: pd.DataFrame
-    rungs: pd.DataFrame
+    ranks: pd.DataFrame | None = None
+    rungs: pd.DataFrame | None = None
     plates: Sequence[Plate] = ()
     claims: pd.DataFrame | None = None
     controls: Sequence[str] = ()
     left_out: Sequence[str] = ()
     marks: Mapping[str, float] | pd.Series | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    tables: Sequence[tuple["Table", str]] = ()
+    reading: Sequence[tuple[str, str]] = ()
 
 
 class Cell(NamedTuple):
@@ -94,11 +98,11 @@ def render(report: Report) -> str:
     return page.get_template("report.html.j2").render(
         report=report,
         verdicts=verdict_table(report.ladder),
-        ranked=ranked_table(report.ranks),
+        ranked=None if report.ranks is None else ranked_table(report.ranks),
         claims=None if held is None else claims_table(held),
         plates=[(plate, base64.b64encode(plate.png).decode()) for plate in report.plates],
         marks=[] if report.marks is None else sorted(report.marks.items(), key=lambda mark: mark[1]),
-        dials=_tallies(report.rungs),
+        dials=_tallies(report.ladder.assign(dial=_dial(report.ladder)) if report.rungs is None else report.rungs),
     )
 
 
@@ -140,6 +144,8 @@ def claims_table(held: pd.DataFrame) -> Table:
 
 
 _VERDICTS = [
+    ("model", "model"),
+    ("potential", "potential"),
     ("rung", "rung"),
     ("target", "target"),
     ("rise", "rise"),
@@ -155,6 +161,12 @@ _VERDICTS = [
     ("rise / highest", "reach"),
     ("restarts", "restarts"),
 ]
+
+
+def _dial(ladder: pd.DataFrame) -> pd.Series | str:
+    """Which ladder a rung is of, where the table holds several."""
+    named = [name for name in ("model", "potential") if name in ladder]
+    return ladder[named].astype(str).agg(", ".join, axis=1) if named else "natural"
 
 
 def _tallies(rungs: pd.DataFrame) -> list[str]:
