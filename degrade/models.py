@@ -23,7 +23,7 @@ def bridge(folder: str | Path) -> tuple[Any, Any]:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet():
+    with quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     wrapped = build_bridge_from_module(
@@ -33,7 +33,7 @@ def bridge(folder: str | Path) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of transformers for some time: loading from disk takes no time worth one."""
     from transformers.utils import logging
 
