@@ -18,7 +18,7 @@ def finding(ranks: pd.DataFrame, ladder: pd.DataFrame, marks: pd.Series | None =
         marks: Loss rises by name, nats per token; the exact gap is used, else the larger model's.
     """
     own = ranks[ranks["dial"] == _main(ranks)]
-    return [_ladder(ladder), _ends(own), _gap(own, marks)]
+    return [usable(ladder), _ends(own), _gap(own, marks)]
 
 
 def controls(ranks: pd.DataFrame) -> list[str]:
@@ -83,7 +83,8 @@ def _main(ranks: pd.DataFrame) -> str:
     return "natural" if (ranks["dial"] == "natural").any() else str(ranks["dial"].iloc[0])
 
 
-def _ladder(ladder: pd.DataFrame) -> str:
+def usable(ladder: pd.DataFrame) -> str:
+    """How many rungs can be used, and how far they reach."""
     rungs = ladder[ladder["rung"] > 0]
     failed = rungs["verdict"] == "failed"
     counts = ", ".join(f"{count} {verdict}" for verdict, count in rungs["verdict"].value_counts().items())
