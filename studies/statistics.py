@@ -1,4 +1,4 @@
-"""Intervals over few chains.
+"""Intervals over few chains, paired comparisons on common draws, and adjustment for many tests.
 
 The unit of replication is the chain: draws of one chain are correlated, and all chains are read on the same
 questions. Every interval here is therefore one over chains, given the questions, and uses Student's t with one degree
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 
 class Interval(NamedTuple):
@@ -136,6 +137,86 @@ def share_interval(holds: ArrayLike, chain: ArrayLike, confidence: float = 0.95)
     effective = _effective(share, se, chains, len(held), normal, confidence)
     low, high = _wilson(share, effective, normal)
     return Interval(share, se, 0.0 if share == 0 else low, 1.0 if share == 1 else high, chains)
+
+
+def comparisons(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    by: list[str],
+    value: str = "value",
+    on: Sequence[str] = ("rung", "chain", "draw"),
+    cluster: str = "chain",
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Mean of a − b over the draws that both have, with the interval of `intervals` on the differences.
+
+    What the draws of the two have in common, and what their chains have, cancels: the interval is that of the paired
+    differences, never of two independent means.
+
+    Args:
+        a: A row per draw (and further keys of `on`, such as the example).
+        b: The same of the other.
+        by: Columns that make a comparison; a subset of the columns of both.
+        value: Column to compare, in one unit.
+        on: Columns that say which rows are the same draw.
+        cluster: Column that names the chain.
+        confidence: Nominal coverage.
+
+    Returns:
+        A row per comparison: the columns `by`, then mean (a − b), se, low, high, chains, p (two-sided, of no
+        difference, t with G − 1 degrees of freedom) and left_out (rows that only one of the two has).
+
+    Raises:
+        ValueError: A row occurs twice, or no row is common.
+    """
+    keys = list(dict.fromkeys([*by, *on]))
+    for name, frame in (("a", a), ("b", b)):
+        if frame.duplicated(keys).any():
+            raise ValueError(f"rows of {name} are not told apart by {keys}: add the column that does to `on`")
+    both = a[[*keys, value]].merge(b[[*keys, value]], on=keys, how="outer", suffixes=("_a", "_b"))
+    both["value"] = both[f"{value}_a"] - both[f"{value}_b"]
+    if both["value"].isna().all():
+        raise ValueError(f"no draw is common to both: of {len(a)} and {len(b)} rows none agree in {keys}")
+    out = intervals(both, by, "value", cluster, confidence)
+    missing = both["value"].isna().groupby([both[name] for name in by]).sum().rename("left_out").reset_index()
+    return out.assign(p=two_sided(out["mean"], out["se"], out["chains"] - 1)).merge(missing, on=by)
+
+
+def two_sided(difference: ArrayLike, se: ArrayLike, freedom: ArrayLike) -> np.ndarray:
+    """Two-sided p of no difference, t = difference/se; nan without a standard error above 0.
+
+    >>> two_sided([0.0, 3.182], [1.0, 1.0], 3).round(3)
+    array([1.  , 0.05])
+    """
+    difference, se = np.asarray(difference, float), np.asarray(se, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * stats.t.sf(np.abs(difference / np.where(se > 0, se, np.nan)), np.asarray(freedom, float))
+
+
+def adjusted(p: ArrayLike, family: ArrayLike | None = None) -> np.ndarray:
+    """Benjamini & Hochberg (1995) q-values within each family of tests: calling q ≤ α keeps the FDR below α.
+
+    Under positive dependence too (Benjamini & Yekutieli 2001), as between behaviours read on the same draws; and with
+    two-sided tests the direction may be called as well (Benjamini & Yekutieli 2005).
+
+    Args:
+        p: (n,) p-values; nan where there was no test, which then counts in no family.
+        family: (n,) family of each test; None: all are one.
+
+    Returns:
+        (n,) q-values, nan where p is.
+
+    >>> adjusted([0.01, 0.02, 0.9, np.nan]).round(3)
+    array([0.03, 0.03, 0.9 ,  nan])
+    """
+    values = np.asarray(p, float)
+    families = np.zeros(len(values)) if family is None else np.asarray(family)
+    out = np.full(len(values), np.nan)
+    for name in pd.unique(families):
+        tested = (families == name) & np.isfinite(values)
+        if tested.any():
+            out[tested] = multipletests(values[tested], method="fdr_bh")[1]
+    return out
 
 
 def _finite_mean(values: ArrayLike, place: int) -> float:

@@ -23,6 +23,17 @@ def test_half_retention_covers_a_planted_scale(chains):
     assert 0.93 <= np.mean([half.low <= 0.3 <= half.high for half in found]) <= 0.97
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("chains", [4, 8])
+def test_half_retention_covers_when_its_rungs_are_means_of_autocorrelated_draws(chains):
+    """The mean of 8 AR(1) draws is as noisy as the mean of their correlations says; here as noisy as half a spread."""
+    lags = np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
+    noise = 0.08 * np.sqrt(np.mean(0.7**lags))
+    rng = np.random.default_rng(chains + 40)
+    found = [half_retention(*planted(rng, 0.3, chains, noise=noise)) for _ in range(REPEATS)]
+    assert 0.93 <= np.mean([half.low <= 0.3 <= half.high for half in found]) <= 0.97
+
+
 @pytest.mark.parametrize(("half", "side"), [(0.01, "left"), (8.0, "right")])
 def test_censoring_is_detected_on_both_sides(half, side):
     got = half_retention(*planted(np.random.default_rng(0), half, 4))

@@ -4,7 +4,7 @@ import pytest
 from scipy import signal, stats
 from statsmodels.regression.linear_model import OLS
 
-from studies.statistics import chain_interval, cluster_interval, intervals, share_interval
+from studies.statistics import adjusted, chain_interval, cluster_interval, comparisons, intervals, share_interval
 
 DRAWS = 8
 REPEATS = 4000  # standard error of a coverage of 0.95: 0.0034, so 0.93..0.97 lies almost six of them away
@@ -113,6 +113,79 @@ def test_share_interval_keeps_its_width_where_all_draws_agree(value):
     got = share_interval(np.full(32, value), np.repeat(np.arange(4), 8))
     assert got.mean == value
     assert 0.4 < got.high - got.low < 0.6  # Wilson with four trials, not with thirty-two
+
+
+def two_on_common_draws(rng, chains, difference=0.3, repeats=REPEATS):
+    """Two measures whose draws and chains have much in common, and differ by chain effects and AR(1) noise besides."""
+    shared = 3 * autocorrelated(rng, repeats, chains) + 2 * rng.standard_normal((repeats, chains, 1))
+    own = 0.5 * autocorrelated(rng, repeats, chains) + 0.3 * rng.standard_normal((repeats, chains, 1))
+    out = []
+    for values in (shared + own + difference, shared):
+        frame = stacked(values)
+        out.append(frame.assign(draw=np.tile(np.arange(DRAWS), repeats * chains)))
+    return out
+
+
+@pytest.mark.parametrize("chains", [4, 8])
+def test_paired_intervals_cover_for_autocorrelated_common_draws(chains):
+    a, b = two_on_common_draws(np.random.default_rng(chains + 20), chains)
+    found = comparisons(a, b, ["repeat"], on=["chain", "draw"])
+    assert 0.93 <= ((found["low"] <= 0.3) & (found["high"] >= 0.3)).mean() <= 0.97
+
+
+@pytest.mark.parametrize("chains", [4, 8])
+def test_paired_tests_of_no_difference_reject_at_their_level_and_pairing_is_what_finds_one(chains):
+    a, b = two_on_common_draws(np.random.default_rng(chains + 30), chains, difference=0.0)
+    found = comparisons(a, b, ["repeat"], on=["chain", "draw"])
+    assert 0.03 <= (found["p"] <= 0.05).mean() <= 0.07
+    unpaired = intervals(a, ["repeat"], "value")
+    assert (found["se"] < 0.5 * unpaired["se"]).mean() > 0.95
+
+
+def test_a_comparison_is_the_cluster_interval_of_the_differences_on_common_rows():
+    a, b = two_on_common_draws(np.random.default_rng(4), 4, repeats=1)
+    found = comparisons(a.iloc[3:], b, ["repeat"], on=["chain", "draw"]).iloc[0]
+    difference = a.assign(value=a["value"] - b["value"]).iloc[3:]
+    expected = cluster_interval(difference, "value", "chain")
+    np.testing.assert_allclose(found[["mean", "se", "low", "high"]].to_numpy(float), expected[:4])
+    assert found["left_out"] == 3
+    fit = OLS(difference["value"], np.ones(len(difference))).fit(
+        cov_type="cluster", cov_kwds={"groups": difference["chain"]}, use_t=True
+    )
+    assert found["p"] == pytest.approx(fit.pvalues.iloc[0])
+
+
+def test_comparisons_without_a_common_draw_or_with_double_rows_are_refused():
+    a, b = two_on_common_draws(np.random.default_rng(5), 4, repeats=1)
+    with pytest.raises(ValueError, match="not told apart"):
+        comparisons(pd.concat([a, a]), b, ["repeat"], on=["chain", "draw"])
+    with pytest.raises(ValueError, match="no draw is common"):
+        comparisons(a, b.assign(chain=b["chain"] + 9), ["repeat"], on=["chain", "draw"])
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+def test_false_discoveries_stay_below_the_level_in_every_family(shared):
+    """20 tests a family, 5 of them true effects of 3 standard errors; the mean share of false calls within 3 errors."""
+    rng, effect = np.random.default_rng(6), np.r_[np.full(5, 3.0), np.zeros(15)]
+    false = []
+    for _ in range(1000):
+        noise = np.sqrt(shared) * rng.standard_normal((2, 1)) + np.sqrt(1 - shared) * rng.standard_normal((2, 20))
+        p = 2 * stats.norm.sf(np.abs(effect + noise)).ravel()
+        called = (adjusted(p, np.repeat(["a", "b"], 20)) <= 0.05).reshape(2, 20)
+        false.append(called[:, 5:].sum(1) / np.maximum(called.sum(1), 1))
+    false = np.array(false)
+    assert (false.mean(0) <= 0.05 + 3 * false.std(0) / np.sqrt(len(false))).all()
+
+
+def test_q_values_are_those_of_the_definition_and_families_do_not_mix():
+    p = np.random.default_rng(7).random(12) ** 2
+    order = np.argsort(p)
+    steps = p[order] * 12 / np.arange(1, 13)
+    expected = np.empty(12)
+    expected[order] = np.minimum.accumulate(steps[::-1])[::-1]
+    np.testing.assert_allclose(adjusted(p), expected)
+    both = adjusted(np.r_[p, 0.5, np.nan], ["a"] * 12 + ["b", "a"])
+    np.testing.assert_allclose(both, np.r_[expected, 0.5, np.nan])
 
 
 def test_bad_input_is_named():
