@@ -1,0 +1,124 @@
+"""Time of a sampling step over a bare forward and backward pass, on a GPT-2 of 4 layers, d = 128, vocabulary 512.
+
+Blocks of 25 steps of a chain (all that `degrade.chain` does at a step: batch, paired rise, virials, update, guard) take
+turns with 25 bare passes on batches of the same size; the figure is the median over rounds of the ratio of CPU times,
+one thread. The one-off pass that measures the losses at w* is listed apart, in bare passes over the same examples.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from degrade.build import set_scene
+from degrade.chain import BLOCK, Plan, Scene, attempt
+from degrade.losses import next_token_loss
+from degrade.noise import Key
+from degrade.parameters import lent, select
+from degrade.pilot import Settings, bind, first_look
+from degrade.potential import example_nats
+from degrade.request import Request
+
+NBETA, STEP_SIZE, TIME = 1e3, 1e-3, 64
+KINDS = [("sgld", "fisher"), ("baoab", "fisher"), ("sgld", "ekfac"), ("baoab", "ekfac")]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sampler and preconditioner at one batch size, ready to step."""
+
+    scene: Scene
+    plan: Plan
+
+    def steps(self, number: int) -> None:
+        """A block of steps."""
+        attempt(self.scene, self.plan, Key(0, attempt=number), self.scene.potential.center)
+
+
+def run(quick: bool = False) -> pd.DataFrame:
+    """A row a sampler, preconditioner and batch size: ratio, its quartiles, milliseconds, steps timed."""
+    torch.set_num_threads(1)
+    model, tokens = model_and_data()
+    selection = select(model)
+    rows = []
+    with lent(model, selection):
+        scene = set_scene(
+            model, selection, tokens, next_token_loss, Request(nbetas=[NBETA], width=0.5), None, (), False
+        )
+        for batch_size, rounds in ((32, 10), (4, 16)):
+            rows += timed(scene, batch_size, 2 if quick else rounds)
+    return pd.DataFrame(rows)
+
+
+def model_and_data() -> tuple[torch.nn.Module, torch.Tensor]:
+    """An untrained GPT-2 (time does not depend on the weights) and random tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=512, n_positions=TIME, n_embd=128, n_layer=4, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
+    return GPT2LMHeadModel(config).eval(), torch.randint(512, (256, TIME))
+
+
+def timed(scene: Scene, batch_size: int, rounds: int) -> list[dict]:
+    """Interleaved blocks at one batch size."""
+    potential = scene.potential
+    cases = {kind: case(scene, *kind, batch_size) for kind in KINDS}
+    bare: list[float] = []
+    spent: dict[tuple[str, str], list[float]] = {kind: [] for kind in cases}
+    baseline: list[float] = []
+    for number in range(-1, rounds):  # the first round warms up
+        once = seconds(lambda: passes(scene, batch_size))
+        each = {kind: seconds(partial(one.steps, number + 1)) for kind, one in cases.items()}
+        whole = seconds(
+            lambda: example_nats(potential.model, potential.loss, potential.data, potential.device)
+        ) * batch_size / len(potential.data) * BLOCK  # fmt: skip
+        if number >= 0:
+            bare.append(once)
+            baseline.append(whole)
+            for kind, value in each.items():
+                spent[kind].append(value)
+    rows = [row(*kind, batch_size, np.array(values), np.array(bare)) for kind, values in spent.items()]
+    return [*rows, row("losses at w*", "", batch_size, np.array(baseline), np.array(bare))]
+
+
+def case(scene: Scene, sampler: str, preconditioner: str, batch_size: int) -> Case:
+    """Bind a metric as a rung does."""
+    settings = Settings(0, 1, batch_size, sampler, preconditioner, STEP_SIZE, 1e9)
+    metric = bind(scene, settings, first_look(scene, settings), NBETA)
+    plan = Plan(1, NBETA, metric, STEP_SIZE, "given", BLOCK, 0, batch_size, sampler, tracked=False)
+    return Case(scene, plan)
+
+
+def passes(scene: Scene, batch_size: int) -> None:
+    """Bare forward and backward passes."""
+    potential = scene.potential
+    rows = np.random.default_rng(0)
+    for _ in range(BLOCK):
+        index = rows.integers(len(potential.data), size=batch_size)
+        nats, count = potential.loss(potential.model, potential.data.batch(index, potential.device))
+        torch.autograd.grad(nats.sum() / count.sum(), potential.selection.tensors)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """CPU time, which other work on the machine does not enter."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def row(sampler: str, preconditioner: str, batch_size: int, spent: np.ndarray, bare: np.ndarray) -> dict:
+    """Medians of ratios over rounds."""
+    ratio = spent / bare
+    low, middle, high = np.quantile(ratio, [0.25, 0.5, 0.75])
+    return {
+        "sampler": sampler, "preconditioner": preconditioner, "batch": f"{batch_size} x {TIME}",
+        "over bare": round(middle, 3), "lower quartile": round(low, 3), "upper quartile": round(high, 3),
+        "step ms": round(1000 * float(np.median(spent)) / BLOCK, 2),
+        "bare ms": round(1000 * float(np.median(bare)) / BLOCK, 2), "steps": BLOCK * len(spent),
+    }  # fmt: skip
