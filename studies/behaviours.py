@@ -118,7 +118,7 @@ def ranking(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for start in starts(table).to_dict("records"):
         half = _half(by_behaviour.get(tuple(start[name] for name in KEY)), start)
-        verdict = _enclosing_verdict(ladders[ladders["dial"] == start["dial"]], half)
+        verdict = enclosing_verdict(ladders[ladders["dial"] == start["dial"]], half)
         rows.append(start | asdict(half) | {"verdict": verdict})
     out = pd.DataFrame(rows)
     out["label"] = _labels(out)
@@ -222,7 +222,8 @@ def _half(rows: pd.DataFrame | None, start: dict) -> HalfRetention:
     return half_retention(rows["rise"], kept, rows["chain"], gap=gap, gap_se=start["start_se"])
 
 
-def _enclosing_verdict(ladder: pd.DataFrame, half: HalfRetention) -> str:
+def enclosing_verdict(ladder: pd.DataFrame, half: HalfRetention) -> str:
+    """The worst verdict among the rungs that enclose the interval of a scale."""
     rows = ladder[ladder["rung"] > 0].sort_values("rise")
     if rows.empty or not half.measurable:
         return "trained"

@@ -10,6 +10,7 @@ import torch
 from probes import Induction, Kinds, Patching, Recall, sweep
 from probes.ablation import Ablation
 from probes.attribution import Attribution
+from probes.circuit_loss import CircuitLoss
 from probes.faithfulness import Faithfulness
 from probes.heads import Heads
 from probes.ioi import IOI
@@ -35,6 +36,7 @@ PROBES = {
     "path-patching": lambda subject: PathPatching.build(subject, n=3),
     "ablation": lambda subject: Ablation.build(subject, n=3),
     "attribution": lambda subject: Attribution.build(subject, n=3),
+    "circuit-loss": lambda subject: CircuitLoss.build(subject, n=3, known=0.5, guess=20.0),
     "faithfulness": lambda subject: Faithfulness.build(subject, n=3, size=20),
     "induction": lambda subject: Induction.build(subject, n=3),
     "recall": lambda subject: Recall.build(subject, n=3),
@@ -61,7 +63,7 @@ CLAIMS = {
     "replacement": lambda subject: replace(PROBES["replacement"](subject), least=0.1).claim(),
     **{
         name: lambda subject, name=name: PROBES[name](subject).claim()
-        for name in ("path-patching", "ablation", "attribution", "faithfulness")
+        for name in ("path-patching", "ablation", "attribution", "circuit-loss", "faithfulness")
     },
     **{
         name: lambda subject, name=name: PROBES[name](subject).claim()
@@ -74,7 +76,12 @@ CLAIMS = {
 }
 
 
-FORKED = ("path-patching", "attribution", "faithfulness")  # native attention takes q, k and v from one input
+FORKED = (
+    "path-patching",
+    "attribution",
+    "circuit-loss",
+    "faithfulness",
+)  # native attention takes q, k and v from one input
 
 
 @pytest.fixture(scope="module")
