@@ -13,13 +13,13 @@ import pandas as pd
 
 from degrade import store
 from degrade.result import Ladder
-from probes import Subject
 from probes.tables import stack
 from studies import isotropic
 from studies.behaviours import curves, ranking, rungs
 from studies.behaviours import marks as marks_of
 from studies.climbing import Size, climb
 from studies.findings import finding as sentences
+from studies.marks import marks
 from studies.subject import build_probes, open_subject
 from studies.sweeping import sweep_all
 
@@ -74,24 +74,11 @@ def run(
     if controls and (copies := subject.organism.corpus.training().copies).any():  # type: ignore[union-attr]
         clean = subject.data[copies == 0]
         dials["no canaries"] = climb(subject, clean, size, seed, longer, workers, progress)
-    table = stack([*sweep_all(dials, asked, size.asked, workers, progress), _marks(subject)])
+    table = stack([*sweep_all(dials, asked, size.asked, workers, progress), marks(subject, ladder)])
     if out is not None:
         _write(Path(out), ladder, table, {"model": model, "probes": probes, "seed": seed, "quick": quick,
                                           "controls": controls, "longer": longer, "workers": workers})  # fmt: skip
     return table
-
-
-def _marks(subject: Subject) -> pd.DataFrame:
-    """Loss rises to compare with: the natural gaps, and what simpler models lose, above the model's own loss."""
-    organism: Any = subject.organism
-    losses = organism.references()
-    exact, _ = organism.exact_gap(subject.model)
-    own = losses["entropy"] + exact
-    rises = {"exact gap": exact}
-    if organism.larger is not None:
-        rises["larger model"], _ = organism.reference_gap(subject.model)
-    rises |= {name: loss - own for name, loss in losses.items() if name.startswith("n-gram") or name == "untrained"}
-    return pd.DataFrame({"probe": "mark", "measure": list(rises), "value": list(rises.values()), "dial": "natural"})
 
 
 def figure(table: pd.DataFrame) -> "Figure":
