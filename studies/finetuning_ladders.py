@@ -1,0 +1,156 @@
+"""The ladders of the finetuning study: one for each copy of the model and each potential, all by the same settings."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from degrade import next_token_loss, store
+from degrade.build import ladder as climb_ladder
+from degrade.data import Examples
+from degrade.losses import Loss
+from degrade.models import bridge
+from degrade.potential import example_nats
+from degrade.result import Ladder
+from probes import Subject
+from probes.probe import Measure
+from studies.climbing import Size
+from studies.finetuning_tasks import Task, mixture
+from studies.finetuning_training import Variant, data_of, finetune
+
+BASE, MIXED, TASK_ONLY = "base", "mixture", "task only"
+Potential = Literal["mixture", "task only"]
+Place = tuple[str, str]  # a copy of the model, and a potential
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Mean loss on several sets of examples: rows with measure `loss` and the key `set`, in nats per scored token.
+
+    Attributes:
+        sets: Examples by name.
+        loss: What is paid for each.
+    """
+
+    name: ClassVar[str] = "losses"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "loss": Measure(chance=None, higher=False, binary=False, unit="nats per token")
+    }
+
+    sets: Mapping[str, Any]
+    loss: Loss = next_token_loss
+
+    def __call__(self, model: Any) -> pd.DataFrame:
+        """Σ nats / Σ count of each set."""
+        device = next(model.parameters()).device
+        sums = {name: example_nats(model, self.loss, Examples(data), device) for name, data in self.sets.items()}
+        value = [float(nats.double().sum() / count.double().sum()) for nats, count in sums.values()]
+        return pd.DataFrame({"measure": "loss", "set": list(sums), "value": value})
+
+
+def losses(task: Task) -> Losses:
+    """The losses that the study reads at every draw."""
+    return Losses({"base": task.base, "task": task.heldout, "others": task.others})
+
+
+def places(variants: list[Variant], repeated: list[Variant]) -> list[Place]:
+    """Which ladders to climb: every copy on the mixture, the base and some copies on the task alone."""
+    mixed = [(name, MIXED) for name in (BASE, *(one.name for one in variants))]
+    return mixed + [(name, TASK_ONLY) for name in (BASE, *(one.name for one in repeated))]
+
+
+def potentials(base: Any, task: Task, rows: int, seed: int) -> dict[str, Any]:
+    """Sampling data by potential: equally many tokens of base and task; the task alone."""
+    return {MIXED: mixture(base, task.training, rows, seed), TASK_ONLY: task.training}
+
+
+def copies(
+    subject: Subject, task: Task, variants: list[Variant], folder: Path, seed: int, fresh: bool, progress: bool = True
+) -> dict[str, Any]:
+    """The subject's model and its finetuned copies as bridges.
+
+    Args:
+        subject: With an organism.
+        task: What the copies are finetuned on.
+        variants: The copies.
+        folder: Where they are, a directory each.
+        seed: Of the finetuning.
+        fresh: Whether to train them and write them there; else they must be there.
+        progress: Show a progress bar.
+
+    Raises:
+        FileNotFoundError: If a copy is to be read and is not there.
+    """
+    out = {BASE: subject.model}
+    for one in tqdm(variants, desc="finetuning", unit="copy", disable=not progress or not fresh):
+        if fresh:
+            finetune(subject.organism, data_of(one, task, subject.data), one, folder / one.name, seed)
+        out[one.name] = bridge(folder / one.name)[0]
+    return out
+
+
+def climb_all(
+    models: Mapping[str, Any],
+    data: Mapping[str, Any],
+    wanted: list[Place],
+    size: Size,
+    seed: int | Mapping[str, int],
+    loss: Loss = next_token_loss,
+    **settings: Any,
+) -> dict[Place, Ladder]:
+    """A ladder for each copy and potential, centred on the copy's own weights.
+
+    Args:
+        models: Copies by name.
+        data: Sampling data by potential.
+        wanted: Which ladders.
+        size: Rungs, chains, draws, steps.
+        seed: Of the sampling; one for all, or one for each copy.
+        loss: Of the potential.
+        **settings: Of `degrade.ladder`.
+    """
+    seeds = dict.fromkeys(models, seed) if isinstance(seed, int) else seed
+    return {
+        (name, potential): climb_ladder(
+            models[name], data[potential], rises=size.rises, width=size.width, chains=size.chains, draws=size.draws,
+            evaluation=size.evaluation, steps=size.steps, burn_in=size.burn_in, seed=seeds[name], loss=loss, **settings,
+        )
+        for name, potential in wanted
+    }  # fmt: skip
+
+
+def stored(folder: Path, models: Mapping[str, Any], wanted: list[Place]) -> dict[Place, Ladder]:
+    """The ladders of an earlier run.
+
+    Raises:
+        FileNotFoundError: If one of them is not there.
+    """
+    return {place: store.load(_home(folder, place), models[place[0]]) for place in wanted}
+
+
+def write(ladders: Mapping[Place, Ladder], folder: Path) -> None:
+    """Store ladders below `folder`, one directory each."""
+    for place, ladder in ladders.items():
+        home = _home(folder, place)
+        home.mkdir(parents=True)
+        store.write(ladder, home)
+
+
+@contextmanager
+def workplace(out: str | Path | None) -> Iterator[Path]:
+    """A directory to fill: `out` when all is done, or a temporary one that goes when there is no `out`."""
+    if out is None:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        with store.fresh(Path(out)) as folder:
+            yield folder
+
+
+def _home(folder: Path, place: Place) -> Path:
+    return folder / "ladders" / place[1] / place[0]
