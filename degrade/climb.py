@@ -16,13 +16,15 @@ from degrade.chain import Leg, Plan, Scene, advance
 from degrade.cooling import cool
 from degrade.diagnostics import Estimate, Reading, read
 from degrade.engine import Engine
+from degrade.journal import Journal
 from degrade.noise import Key
 from degrade.pilot import Settings, bind, first_look
+from degrade.recorded import reached, recall
 from degrade.request import Request
 from degrade.samplers import SAMPLERS
-from degrade.step_size import HEATING
+from degrade.step_size import HEATING, Bound
 from degrade.temperature import Ascent, Rung, aim, visit
-from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL
+from degrade.verdict import ADDED, DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL
 
 BURN_IN = (50, 150)
 KEPT = (300, 900)
@@ -48,45 +50,71 @@ class Stage:
 
 
 def climb(
-    engine: Engine, scene: Scene, settings: Settings, request: Request, done: Callable[[Stage], Any] = lambda _: None
+    engine: Engine,
+    scene: Scene,
+    settings: Settings,
+    request: Request,
+    done: Callable[[Stage], Any] = lambda _: None,
+    journal: Journal | None = None,
 ) -> list[Stage]:
-    """Climb all rungs. A chain that fails takes no part in later rungs, where it is listed with its fault."""
+    """Climb all rungs, but those that the journal holds.
+
+    A chain that fails takes no part in later rungs, where it is listed with its fault.
+    """
+    journal = journal or Journal()
     states = {chain: scene.potential.center for chain in range(settings.chains)}
     ascent = Ascent(engine, scene, settings, states, [first_look(scene, settings)])
-    stages: list[Stage] = []
-    for number in range(1, len(request.rises or request.nbetas or []) + 1):
+    stages = recall(journal, ascent)
+    for stage in stages:
+        done(stage)
+    for number in range(len(stages) + 1, len(request.rises or request.nbetas or []) + 1):
+        if not ascent.states:
+            break
         if request.rises is None:
             rung = visit(ascent, number, (request.nbetas or [])[number - 1])
         else:
             rung = aim(ascent, number, request.rises[number - 1], stages[-1].rung if stages else None)
         stages.append(_drawn(ascent, rung, request))
+        reached(journal, ascent, stages[-1])
         done(stages[-1])
-        if not ascent.states:
-            break
     return cool(ascent, stages, done) if request.cool else stages
 
 
 def _drawn(ascent: Ascent, rung: Rung, request: Request) -> Stage:
     """Draw at a rung, and lengthen it until it is clean or the budget is spent."""
-    scene, settings = ascent.scene, ascent.settings
-    plan = _plan(scene, rung, settings, request)
+    plan = _plan(ascent.scene, rung, ascent.settings, request)
     legs = _run(ascent, plan, 0)
     spent, part = plan.steps, 0
-    while (reading := _read(scene, legs)) and spent + plan.steps - plan.burn_in <= _budget(request):
-        fault = remedy(reading, rung.target)
-        if not fault:
-            break
+    fault, reading, halved = _assessed(ascent, plan, legs, rung.target, part)
+    while reading and fault and spent + plan.steps - plan.burn_in <= _budget(request):
         part += 1
         if fault == "more":
             more = {leg.chain: leg for leg in _run(ascent, _onward(plan), part)}
             legs = [_joined(leg, more[leg.chain], request.draws) for leg in legs if leg.chain in more]
+            spent += plan.steps - plan.burn_in
         else:
             rung = mended(ascent, rung, reading, fault)
-            plan = _plan(scene, rung, settings, request)
+            plan = _plan(ascent.scene, rung, ascent.settings, request)
             legs = _run(ascent, plan, part)
-        spent += plan.steps
-    halved = _halved(ascent, plan)
-    return Stage(rung, plan, legs + [_absent(plan, chain, why) for chain, why in ascent.faults.items()], spent, halved)
+            spent += plan.steps
+        fault, reading, halved = _assessed(ascent, plan, legs, rung.target, part)
+    absent = [_absent(plan, chain, why) for chain, why in ascent.faults.items()]
+    return Stage(rung, plan, legs + absent, spent, halved or _halved(ascent, plan, part))
+
+
+def _assessed(
+    ascent: Ascent, plan: Plan, legs: list[Leg], target: float, part: int
+) -> tuple[str, Reading | None, list[Leg]]:
+    """What a rung still needs, and what was read of it; the step is checked where nothing else is wrong."""
+    if not legs:
+        return "", None, []
+    reading, halved = _read(ascent.scene, legs, []), []
+    fault = remedy(reading, target)
+    if not fault:
+        halved = _halved(ascent, plan, part)
+        reading = _read(ascent.scene, legs, halved)
+        fault = "step" if too_long(reading) else ""
+    return fault, reading, halved
 
 
 def remedy(reading: Reading, target: float) -> str:
@@ -112,11 +140,18 @@ def _exceeds(value: Estimate, bound: float, most: float) -> bool:
     return value.mean > bound + min(2 * np.nan_to_num(value.se), most)
 
 
+def too_long(reading: Reading) -> bool:
+    """Whether the step adds more to the rise than the verdict allows, where λ is not corrected for it."""
+    return reading.bound == "stability" and _exceeds(reading.heating, ADDED, ADDED)
+
+
 def mended(ascent: Ascent, rung: Rung, reading: Reading, fault: str) -> Rung:
     """The rung with its fault mended: a shorter step, or the temperature that its own draws imply."""
     if fault == "step":
-        cooler = max(HEATING / (reading.temperature.mean - 1), 0.25)
-        rung = replace(rung, bound=rung.bound._replace(step_size=rung.bound.step_size * cooler, name="heating"))
+        hot = reading.temperature.mean - 1 > HOT
+        shorter = max(HEATING / (reading.temperature.mean - 1), 0.25) if hot else 0.5
+        name = "heating" if hot else rung.bound.name
+        rung = replace(rung, bound=Bound(rung.bound.step_size * shorter, name))
     ascent.history.append((rung.nbeta, reading.rise.mean))
     if fault == "temperature":
         rung = replace(rung, nbeta=math.exp(ascent.implied(rung.nbeta, reading.rise.mean, rung.target)))
@@ -128,10 +163,9 @@ def _budget(request: Request) -> int:
     return round((request.budget or request.steps or BUDGET) * request.longer)
 
 
-def _read(scene: Scene, legs: list[Leg]) -> Reading | None:
-    sound = _sound(legs)
+def _read(scene: Scene, legs: list[Leg], halved: list[Leg]) -> Reading:
     baseline, count = scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy()
-    return read(sound, [], sound[0].plan, baseline, count) if sound else None
+    return read(legs, halved, legs[0].plan, baseline, count)
 
 
 def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
@@ -144,13 +178,13 @@ def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
     return _sound(legs)
 
 
-def _halved(ascent: Ascent, plan: Plan) -> list[Leg]:
+def _halved(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
     """A side step: each chain at half the step size, to see what the step adds to the rise. No chain moves by it."""
     steps = int(np.clip((plan.steps - plan.burn_in) // 3, *CHECK))
     short = replace(
         plan, step_size=plan.step_size / 2, steps=steps, burn_in=0, evaluate=(), forces=(), keep=(), tracked=False
     )
-    keys = {chain: Key(ascent.settings.seed, "halved", plan.rung, chain) for chain in ascent.states}
+    keys = {chain: Key(ascent.settings.seed, "halved", plan.rung, chain, turn=part) for chain in ascent.states}
     futures = [ascent.engine.submit(advance, short, keys[chain], state) for chain, state in ascent.states.items()]
     return _sound([future.result() for future in futures])
 

@@ -29,10 +29,11 @@ def traces(traces: pd.DataFrame, table: pd.DataFrame, unit: str, smooth: int = 2
     panels = figure.subplots(down, min(COLUMNS, len(rungs)), squeeze=False).ravel()
     for panel, row in zip(panels, rungs.itertuples(), strict=False):
         _chains(panel, traces[traces.rung == row.rung], smooth)
-        if np.isfinite(row.target):
-            panel.axhline(row.target, color="black", linestyle=(0, (4, 2)), linewidth=0.8, zorder=5)
-        rise = f"rise {row.rise:.3g}" if np.isfinite(row.rise) else "no rise"
-        panel.set_title(f"rung {row.rung}, {rise}\n{row.verdict}", fontsize=7.5)
+        target, rise = float(row.target), float(row.rise)  # type: ignore[arg-type]
+        if np.isfinite(target):
+            panel.axhline(target, color="black", linestyle=(0, (4, 2)), linewidth=0.8, zorder=5)
+        level = f"rise {rise:.3g}" if np.isfinite(rise) else "no rise"
+        panel.set_title(f"rung {row.rung}, {level}\n{row.verdict}", fontsize=7.5)
         panel.tick_params(labelsize=7)
     for panel in panels[len(rungs) :]:
         panel.remove()

@@ -1,7 +1,7 @@
 """The step size: found from the stiffest direction and from the noise of the gradient, where the chains are.
 
     stability:  ε ≤ c / λmax(K),                K = Bᵀ ∇²U B with P = B Bᵀ, c of the sampler
-    heating:    ε S ≤ 0.06  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K Bᵀ C B) / (4 tr K) − R
+    heating:    ε S ≤ 0.045  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K Bᵀ C B) / (4 tr K) − R
 
 C is the covariance of the gradient of a minibatch and q its diagonal. Minibatch noise heats direction k of K by
 ε (Bᵀ C B)_kk / 4; the noise correction takes the diagonal of it out of every coordinate. What is left raises the
@@ -21,7 +21,7 @@ from degrade.noise import Key, Tensors, batch_index, normal_like
 from degrade.potential import Potential
 from degrade.samplers.protocol import Sampler
 
-HEATING, TAKEN = 0.06, 0.4
+HEATING, TAKEN = 0.045, 0.4
 REACH = 0.03
 BATCH = 128
 FIRST, AGAIN = 8, 2
