@@ -60,7 +60,7 @@ def test_burn_in_is_never_averaged():
 
 def test_a_chain_that_has_not_moved_has_no_complexity_whatever_its_batches():
     """The baseline is paired: batches of noisy examples, each with its own loss at w*, leave nothing."""
-    _, result = small(step_size=1e-30)
+    _, result = small(step_size=1e-12)
     assert abs(result.llc) < 1e-3
     assert result.se < 1e-3
 
@@ -202,7 +202,7 @@ def test_everything_can_be_shown_and_handed_on():
 
 def test_xarray_holds_traces_and_losses_of_every_chain():
     pytest.importorskip("xarray")
-    _, result = small(evaluation=30)
+    _, result = small(evaluation=30, step_size=0.5)
     data = result.to_xarray()
     assert dict(data.sizes) == {"chain": 2, "step": 60, "look": data.sizes["look"], "example": 30}
     assert float(data.rise[:, data.kept].mean()) * result.nbeta == pytest.approx(result.llc, rel=1e-6)
