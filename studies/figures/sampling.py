@@ -47,6 +47,7 @@ _CRITERIA = [
     ("virial", "virial", (0.95, 1.05), "linear"),
     ("weighted_virial", "weighted\nvirial", (0.95, 1.05), "linear"),
     ("temperature", "config.\ntemperature", (0.9, 1.1), "linear"),
+    ("heating", "step adds\nto rise", (None, 0.15), "linear"),
     ("rhat", "R̂", (None, 1.05), "linear"),
     ("ess", "bulk ESS", (50, None), "log"),
 ]
