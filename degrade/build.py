@@ -15,12 +15,14 @@ from degrade.chain import Scene
 from degrade.climb import climb
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
+from degrade.journal import Journal, recording
 from degrade.losses import Loss, next_token_loss, unit_of
-from degrade.manifest import weights_key
+from degrade.manifest import inputs, weights_key
 from degrade.noise import Key, normal_like
 from degrade.parameters import Only, Selection, lent, select
 from degrade.pilot import Settings
 from degrade.potential import FixedSet, Potential, calibrated_loss, check_baseline, example_nats
+from degrade.recorded import Recorded
 from degrade.request import Request
 from degrade.result import Ladder
 from degrade.samplers import SAMPLERS
@@ -62,7 +64,8 @@ def ladder(
         only: sample some parameters alone: a regular expression on names, or {name: mask or None}.
         heldout: a second data set, whose rise is reported at each draw.
         observe: callables run on the model at each draw, for models whose weights are too large to keep.
-        out: a directory to store the ladder in; it must not exist.
+        out: a directory to store the ladder in; it must not exist. What is finished is kept beside it until then: the
+            same call, made again after a stop of any kind, goes on from there and ends with the same bits.
         progress: show progress bars.
         **settings: the fields of `degrade.request.Request`: sampler "baoab", preconditioner "fisher", step_size, steps,
             burn_in, batch_size (None: found and recorded), budget (steps of a chain at a rung, lengthening included;
@@ -95,14 +98,15 @@ def ladder(
     request = Request.of(rises=_listed(rises), nbetas=_listed(nbetas), width=width, gamma=gamma, **settings)
     folder = None if out is None else _free(Path(out))
     selection = select(model, only)
-    with lent(model, selection):
-        scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress)
-        _refuse_batch(request, len(scene.potential.data))
-        ceiling = reachable(scene, request.seed)
-        _refuse_unreachable(request, ceiling)
-        result = _climbed(scene, request, ceiling, progress)
-    if folder is not None:
-        result.save(folder)
+    with recording(folder, "ladder") as journal:
+        with lent(model, selection):
+            scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress)
+            _refuse_batch(request, len(scene.potential.data))
+            ceiling = reachable(scene, request.seed)
+            _refuse_unreachable(request, ceiling)
+            result = _climbed(scene, request, ceiling, progress, journal)
+        if folder is not None:
+            result.save(folder)
     return result
 
 
@@ -202,7 +206,8 @@ def _refuse_batch(request: Request, examples: int) -> None:
         )
 
 
-def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool) -> Ladder:
+def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, journal: Journal) -> Ladder:
+    journal.agree(inputs(scene, request), _expected(request))
     settings = Settings(
         request.seed,
         request.chains,
@@ -212,10 +217,16 @@ def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool) -> 
         request.step_size,
         max(1.5 * ceiling, RUNAWAY),
     )
-    total = len(request.rises or request.nbetas or []) * (2 if request.cool else 1) - request.cool
+    total = sum(_expected(request)[kind] for kind in ("rungs", "cooled"))
     with (
         engine(scene, request.workers) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
     ):
-        stages = climb(runner, scene, settings, request, lambda stage: bar.update())
+        recorded = Recorded(runner, journal)
+        stages = climb(recorded, scene, settings, request, lambda stage: bar.update(), journal)
     return tables.assemble(scene, request, stages, ceiling, unit_of(scene.potential.loss))
+
+
+def _expected(request: Request) -> dict[str, int]:
+    rungs = len(request.rises or request.nbetas or [])
+    return {"rungs": rungs, "cooled": (rungs - 1) * request.cool, "chains": request.chains}

@@ -4,16 +4,26 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
+from loky import ProcessPoolExecutor
+from loky.process_executor import ShutdownExecutorError
 
 from degrade.chain import Scene
+from degrade.noise import Key
+
+SHARED = 2  # tries among other units, before a unit whose worker died is tried alone
 
 _HELD: dict[str, Scene] = {}
+
+
+class UnitError(RuntimeError):
+    """A unit of work that ends every process it runs in."""
 
 
 class Engine(Protocol):
@@ -32,7 +42,8 @@ class Serial:
     def submit(self, task: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Run the task; its error is raised here."""
         future: Future[Any] = Future()
-        future.set_result(task(self.scene, *arguments))
+        with _named(arguments):
+            future.set_result(task(self.scene, *arguments))
         return future
 
 
@@ -45,6 +56,95 @@ class Pool:
     def submit(self, task: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Queue the task."""
         return self.executor.submit(_run_held, task, *arguments)
+
+
+class Crew:
+    """Worker processes that are replaced when one dies; what was under way is done again.
+
+    When a worker dies, nobody knows of which unit. So each that was under way is tried again among the others, then
+    alone: one that dies alone is the one.
+    """
+
+    def __init__(self, workers: int, initializer: Callable[..., Any], arguments: Sequence[Any]) -> None:
+        self._settings = {"initializer": initializer, "initargs": tuple(arguments)}
+        self._workers, self._closed = workers, False
+        self._guard, self._solitude = threading.Lock(), threading.Lock()
+        self._lone: Any = None
+        self._executor = self._hire(workers)
+        self._watchers = ThreadPoolExecutor(2 * workers)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """Queue a call; its future has the result, the call's own error, or a UnitError."""
+        return self._watchers.submit(self._watched, function, arguments)
+
+    def close(self, kill: bool) -> None:
+        """End the workers: when they have finished what is queued, or at once."""
+        self._closed = kill
+        for executor in filter(None, (self._executor, self._lone)) if kill else ():
+            executor.shutdown(kill_workers=True)
+        self._watchers.shutdown(cancel_futures=kill)
+        self._executor.shutdown()
+
+    def _hire(self, workers: int) -> Any:
+        return ProcessPoolExecutor(workers, **self._settings)
+
+    def _watched(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        with _named(arguments):
+            for _ in range(SHARED):
+                executor = self._executor
+                try:
+                    return executor.submit(function, *arguments).result()
+                except (BrokenProcessPool, ShutdownExecutorError):
+                    self._renew(executor)
+            return self._alone(function, arguments)
+
+    def _renew(self, broken: Any) -> None:
+        """Replace the workers, once for all the units that were under way with them."""
+        with self._guard:
+            if self._closed:
+                raise InterruptedError("the workers were ended with the run")
+            if self._executor is broken:
+                broken.shutdown(kill_workers=True)
+                self._executor = self._hire(self._workers)
+
+    def _alone(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        with self._solitude:
+            self._lone = self._hire(1)
+            try:
+                return self._lone.submit(function, *arguments).result()
+            except BrokenProcessPool as death:
+                raise UnitError(
+                    f"{title(arguments)} ended its worker process {SHARED + 1} times, the last time alone"
+                    f" ({_first_line(death)}); expected it to finish: it may need more memory than there is (fewer"
+                    " workers, a smaller batch_size), or the model or the loss ends the process"
+                ) from death
+            finally:
+                self._lone.shutdown(kill_workers=True)
+
+
+def key_in(arguments: Sequence[Any]) -> Key | None:
+    """The address among a unit's arguments."""
+    return next((one for one in arguments if isinstance(one, Key)), None)
+
+
+def title(arguments: Sequence[Any]) -> str:
+    """A unit in words."""
+    key = key_in(arguments)
+    return "a unit of work" if key is None else f"{key.stage} of rung {key.rung}, chain {key.chain} (part {key.turn})"
+
+
+@contextmanager
+def _named(arguments: Sequence[Any]) -> Iterator[None]:
+    """An error says in which unit it came up."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {title(arguments)}")
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 @contextmanager
@@ -74,17 +174,15 @@ def _pool(scene: Scene, workers: int) -> Iterator[Engine]:
 
 
 @contextmanager
-def processes(workers: int, initializer: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+def processes(workers: int, initializer: Callable[..., Any], *arguments: Any) -> Iterator[Crew]:
     """Worker processes for some time: they finish their work, or are killed if an error ends the block."""
-    from loky import ProcessPoolExecutor
-
-    executor = ProcessPoolExecutor(workers, initializer=initializer, initargs=arguments)
+    crew = Crew(workers, initializer, arguments)
     try:
-        yield executor
+        yield crew
     except BaseException:
-        executor.shutdown(kill_workers=True)
+        crew.close(kill=True)
         raise
-    executor.shutdown()
+    crew.close(kill=False)
 
 
 def settle() -> None:

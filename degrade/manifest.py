@@ -1,18 +1,16 @@
 """The manifest: everything that made a ladder, keyed by content."""
 
 import hashlib
-import inspect
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from degrade.chain import Scene
 from degrade.data import Examples
+from degrade.fingerprint import code_key, feed, key_of, source_key
 from degrade.request import Request
 
 FORMAT = 1
@@ -41,8 +39,43 @@ def describe(scene: Scene, request: Request, ceiling: float, unit: str) -> dict[
             "loss": source_key(potential.loss),
         },
         "observers": [repr(observer) for observer in scene.observe],
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": versions(),
     }
+
+
+def inputs(scene: Scene, request: Request) -> dict[str, Any]:
+    """Everything that a ladder's results depend on, by name: what a run that was stopped must find again.
+
+    The losses at w* stand for what no source shows: values that a loss takes from elsewhere, and the processor.
+    """
+    potential, held = scene.potential, scene.heldout
+    settings = {f"setting {name}": value for name, value in request.model_dump(exclude={"workers"}).items()}
+    return {
+        "the model's weights": scene.model_key,
+        "the model's code": key_of([source_key(kind) for kind in _kinds(potential.model)]),
+        "the sampled parameters": key_of((potential.selection.names, potential.selection.masks)),
+        "the data": data_key(potential.data),
+        "the held-out data": None if held is None else data_key(held.data),
+        "the loss": source_key(potential.loss),
+        "the observers": [source_key(observer) for observer in scene.observe],
+        "the losses at w*": key_of([potential.baseline, potential.precision, scene.evaluation.baseline]),
+        "the device": str(potential.device),
+        **settings,
+        **{f"version of {name}": found for name, found in versions().items()},
+        "the code of degrade": code_key("degrade"),
+    }
+
+
+def _kinds(model: nn.Module) -> list[type[nn.Module]]:
+    """The classes that a model is made of, those of libraries with a version aside."""
+    kinds = {type(part) for part in model.modules()}
+    own = [kind for kind in kinds if kind.__module__.split(".")[0] not in ("torch", "transformers", "transformer_lens")]
+    return sorted(own, key=lambda kind: kind.__qualname__)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def weights_key(model: nn.Module) -> str:
@@ -50,7 +83,7 @@ def weights_key(model: nn.Module) -> str:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        _feed(digest, name, tensors[name])
+        feed(digest, name, tensors[name])
     return digest.hexdigest()
 
 
@@ -61,26 +94,11 @@ def data_key(data: Examples) -> str:
         batch = data.batch(index)
         for name, part in batch.items() if isinstance(batch, Mapping) else enumerate(_tuple(batch)):
             if isinstance(part, Tensor):
-                _feed(digest, str(name), part)
+                feed(digest, str(name), part)
             else:
                 digest.update(repr(part).encode())
     return digest.hexdigest()
 
 
-def source_key(function: Callable) -> str:
-    """A callable by its source where that can be read, else by its repr."""
-    try:
-        text = inspect.getsource(function)
-    except (TypeError, OSError):
-        text = repr(function)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _tuple(batch: Any) -> tuple:
     return batch if isinstance(batch, tuple) else (batch,)
-
-
-def _feed(digest: Any, name: str, tensor: Tensor) -> None:
-    plain = tensor.detach().cpu().contiguous()
-    digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-    digest.update(np.ascontiguousarray(plain.reshape(-1).view(torch.uint8).numpy()).tobytes())

@@ -6,7 +6,7 @@ manifest.json  ladder.parquet  traces.parquet  losses.parquet  draws/rung-RR-cha
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from degrade.journal import place
 from degrade.manifest import FORMAT, weights_key
 from degrade.parameters import select
 from degrade.result import Draw, Ladder
@@ -24,12 +25,14 @@ from degrade.result import Draw, Ladder
 def fresh(folder: Path) -> Iterator[Path]:
     """A directory to fill, under a temporary name beside `folder`; renamed when filled, removed on any error.
 
+    It is filled where the run's journal is, if there is one, and leaves that alone.
+
     Raises:
         FileExistsError: if `folder` exists already.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; expected a new directory: choose another or remove it first")
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = place(folder) / "finished"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -37,6 +40,8 @@ def fresh(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # not empty: a journal
+            partial.parent.rmdir()
 
 
 def save(ladder: Ladder, folder: Path) -> Path:
