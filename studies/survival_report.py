@@ -48,7 +48,7 @@ def _report(table: pd.DataFrame, ladder: pd.DataFrame, manifest: dict[str, Any],
     return Report(
         title="Which behaviours survive degradation",
         finding=findings.finding(ranks, ladder, marks),
-        settings=_settings(manifest),
+        settings=settings(manifest),
         ladder=ladder,
         ranks=ranks,
         rungs=rungs,
@@ -61,7 +61,8 @@ def _report(table: pd.DataFrame, ladder: pd.DataFrame, manifest: dict[str, Any],
     )
 
 
-def _settings(manifest: dict[str, Any]) -> dict[str, Any]:
+def settings(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Settings as given and as found, by name."""
     plain = {name: value for name, value in manifest["settings"].items() if value is not None}
     found = {
         "sampled parameters": manifest["sampled"],

@@ -2,9 +2,22 @@
 
 from studies.figures.half_scales import ranking
 from studies.figures.heat_maps import heat_maps
+from studies.figures.patching import gap_shares, patched_losses
 from studies.figures.penalties import absolute, penalties, trade
 from studies.figures.sampling import traces, verdicts
 from studies.figures.style import png
 from studies.figures.survival_curves import survival
 
-__all__ = ["absolute", "heat_maps", "penalties", "png", "ranking", "survival", "traces", "trade", "verdicts"]
+__all__ = [
+    "absolute",
+    "gap_shares",
+    "heat_maps",
+    "patched_losses",
+    "penalties",
+    "png",
+    "ranking",
+    "survival",
+    "traces",
+    "trade",
+    "verdicts",
+]
