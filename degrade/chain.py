@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from degrade.metric import Metric
 from degrade.noise import Key, Tensors, batch_index
@@ -82,7 +82,10 @@ class Leg:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a worker holds: the potential, the fixed sets, and the observers to call at each draw."""
+    """What a worker holds: the potential, the fixed sets, and the observers to call on `model` at each draw.
+
+    `model` is the user's; the potential may run the same parameters through a leaner module.
+    """
 
     potential: Potential
     evaluation: FixedSet
@@ -90,6 +93,7 @@ class Scene:
     observe: tuple[Any, ...] = ()
     keep_weights: bool = True
     model_key: str = ""
+    model: nn.Module | None = None
 
 
 TRACE = ("rise", "virial", "weighted_virial", "prior_fraction", "step_size")
@@ -161,7 +165,7 @@ def _force(potential: Potential, plan: Plan, key: Key, step: int, weights: Tenso
     index = batch_index(key, "second", step, len(potential.data), plan.batch_size)
     other = torch._foreach_mul(potential.gradient(weights, index)[1], plan.nbeta)
     torch._foreach_add_(other, potential.prior_gradient(weights))
-    return _sum(torch._foreach_mul(plan.metric.into(other), plan.metric.into(gradient)))
+    return _dot(plan.metric.into(other), plan.metric.into(gradient))
 
 
 def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> tuple[Tensor, Tensors]:
@@ -172,18 +176,17 @@ def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: li
     index = batch_index(key, "batch", step, len(potential.data), plan.batch_size)
     rise, gradient = potential.gradient(weights, index)
     moved = torch._foreach_sub(weights, potential.center)
-    pull = torch._foreach_mul(moved, potential.precision)
-    total = torch._foreach_add(torch._foreach_mul(gradient, plan.nbeta), pull)
-    count = potential.selection.count
+    total = torch._foreach_mul(moved, potential.precision)
+    prior = _dot(moved, total) / potential.selection.count
+    torch._foreach_add_(total, gradient, alpha=plan.nbeta)
     work = torch._foreach_mul(moved, total)
-    virial = _sum(work) / count
-    weighted = _sum(torch._foreach_mul(work, plan.metric.weight)) / plan.metric.total
-    prior = _sum(torch._foreach_mul(moved, pull)) / count
+    virial = torch.stack([x.sum() for x in work]).sum() / potential.selection.count
+    weighted = _dot(work, plan.metric.weight) / plan.metric.total
     return torch.stack([rise, virial, weighted, prior]), total
 
 
-def _sum(tensors: Tensors) -> Tensor:
-    return torch.stack([x.sum() for x in tensors]).sum()
+def _dot(one: Tensors, two: Tensors) -> Tensor:
+    return torch.stack([torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in zip(one, two, strict=True)]).sum()
 
 
 def _guard(rows: Tensor, plan: Plan, potential: Potential) -> None:
@@ -219,6 +222,6 @@ def _keep(scene: Scene, plan: Plan, key: Key, step: int, weights: list[Tensor]) 
             example_nats(potential.model, potential.loss, scene.heldout.data, potential.device)[0].cpu()
         )
     loss = calibrated_loss(potential.model, potential.loss, scene.evaluation.data, potential.device)
-    observed = [observer(potential.model) for observer in scene.observe]
+    observed = [observer(scene.model or potential.model) for observer in scene.observe]
     stored = [w.cpu() for w in weights] if scene.keep_weights else None
     return Kept(step, stored, held, loss - scene.evaluation.calibrated, trace, observed)

@@ -60,6 +60,12 @@ class Metric:
         """B v: a step in the weights."""
         return self.unturned(torch._foreach_mul(vector, self.root))
 
+    def moved(self, weights: Tensors, vector: Tensors, size: float = 1.0) -> list[Tensor]:
+        """W + size · B v, in one pass where there is no basis."""
+        if self.basis is None:
+            return list(torch._foreach_addcmul(weights, vector, self.root, value=size))
+        return list(torch._foreach_add(weights, self.out(vector), alpha=size))
+
 
 def build(
     p: list[Tensor],

@@ -17,6 +17,7 @@ PURPOSES = (
     "noise", "batch", "curvature", "labels", "prior", "evaluation", "power", "pilot", "heat one", "heat two", "second",
     "probe", "accept",
 )  # fmt: skip
+_POSITIVE = 2**63 - 1
 STAGES = ("calibration", "production", "control", "cooling", "halved")
 
 
@@ -47,17 +48,21 @@ class Key(NamedTuple):
     def torch(self, purpose: str, step: int, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
         """A torch generator for one purpose at one step."""
         state = self.sequence(purpose, step, index).generate_state(1, np.uint64)[0]
-        return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
+        return torch.Generator(device).manual_seed(int(state) & _POSITIVE)
 
 
 def normal_like(key: Key, purpose: str, step: int, tensors: Tensors) -> list[Tensor]:
-    """Independent standard normal tensors in float32, one a parameter, each from its own generator."""
-    return [
-        torch.empty(tensor.shape, device=tensor.device, dtype=torch.float32).normal_(
-            generator=key.torch(purpose, step, index, tensor.device)
-        )
-        for index, tensor in enumerate(tensors)
-    ]
+    """Independent standard normal tensors in float32, one a parameter.
+
+    Each has a stream of its own, seeded by the word of the address' seed sequence that has the parameter's number.
+    """
+    seeds = key.sequence(purpose, step).generate_state(len(tensors), np.uint64).tolist()
+    generators: dict[torch.device, torch.Generator] = {}
+    noise = []
+    for tensor, seed in zip(tensors, seeds, strict=True):
+        generator = generators.setdefault(tensor.device, torch.Generator(tensor.device)).manual_seed(seed & _POSITIVE)
+        noise.append(torch.empty(tensor.shape, dtype=torch.float32, device=tensor.device).normal_(generator=generator))
+    return noise
 
 
 def batch_index(key: Key, purpose: str, step: int, examples: int, size: int) -> np.ndarray:

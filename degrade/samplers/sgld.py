@@ -43,9 +43,10 @@ def update(state: State, gradient: list[Tensor], key: Key) -> State:
     """One step; drift and noise are added in float32, so that a model in bf16 rounds their sum once."""
     fresh = normal_like(key, "noise", state.step + 1, state.weights)
     total = fresh if state.last is None else torch._foreach_add(fresh, state.last)
-    move = torch._foreach_mul(state.metric.into(gradient), -state.drift)
+    move = state.metric.into(gradient)
+    torch._foreach_mul_(move, -state.drift)
     torch._foreach_addcmul_(move, state.scale, total)
-    weights = torch._foreach_add(state.weights, state.metric.out(move))
+    weights = state.metric.moved(state.weights, move)
     return state._replace(weights=weights, step=state.step + 1, last=None if state.last is None else fresh)
 
 

@@ -51,8 +51,7 @@ def update(state: State, gradient: list[Tensor], key: Key) -> State:
     kicked = torch._foreach_add(state.momentum, state.metric.into(gradient), alpha=-state.move)
     momentum = torch._foreach_mul(kicked, torch.exp(-state.friction))
     torch._foreach_addcmul_(momentum, state.scale, normal_like(key, "noise", state.step + 1, state.weights))
-    drift = state.metric.out(torch._foreach_add(kicked, momentum))
-    weights = torch._foreach_add(state.weights, drift, alpha=state.move / 2)
+    weights = state.metric.moved(state.weights, torch._foreach_add(kicked, momentum), state.move / 2)
     excess = BEFORE * _square(kicked, state) + (1 - BEFORE) * _square(momentum, state) - 1
     friction = state.friction + state.move**2 * excess
     return state._replace(weights=weights, momentum=momentum, friction=friction, step=state.step + 1)
