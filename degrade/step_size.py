@@ -1,7 +1,7 @@
 """The step size: found from the stiffest direction and from the noise of the gradient, where the chains are.
 
     stability:  ε ≤ c / λmax(K),                K = Bᵀ ∇²U B with P = B Bᵀ, c of the sampler
-    heating:    ε S ≤ 0.045  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K Bᵀ C B) / (4 tr K) − R
+    heating:    ε S ≤ 0.05  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K Bᵀ C B) / (4 tr K) − R
 
 C is the covariance of the gradient of a minibatch and q its diagonal. Minibatch noise heats direction k of K by
 ε (Bᵀ C B)_kk / 4; the noise correction takes the diagonal of it out of every coordinate. What is left raises the
@@ -19,13 +19,13 @@ from torch import Tensor
 from degrade.metric import Metric
 from degrade.noise import Key, Tensors, batch_index, normal_like
 from degrade.potential import Potential
-from degrade.samplers.protocol import Sampler
+from degrade.samplers import AUTO, SAMPLERS, Sampler
 
-HEATING, TAKEN = 0.045, 0.4
+HEATING, TAKEN = 0.05, 0.4
 REACH = 0.03
 BATCH = 128
 FIRST, AGAIN = 8, 2
-PAIRS = 4
+PAIRS = 3
 
 
 class Found(NamedTuple):
@@ -56,6 +56,13 @@ def bound(found: Sequence[Found], nbeta: float, sampler: Sampler, seen: float = 
     heat = nbeta * max(seen, float(np.mean([x.heat for x in found])))
     cool = 1 / max(heat / HEATING, max(x.taken for x in found) / TAKEN, 1e-12)
     return Bound(min(stable, cool), "stability" if stable < cool else "heating")
+
+
+def choose(name: str, found: Sequence[Found], nbeta: float, seen: float = 0.0) -> str:
+    """The sampler of a name; the default is `sgld` where heating limits its step, `baoab` where stability does."""
+    if name != AUTO:
+        return name
+    return "sgld" if bound(found, nbeta, SAMPLERS["sgld"], seen).name == "heating" else "baoab"
 
 
 def look(

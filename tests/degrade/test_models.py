@@ -137,3 +137,28 @@ def test_bf16_weights_follow_a_float32_chain():
     assert all(w.dtype == torch.float32 for w in draw.weights)
     with ladder.applied(draw):
         assert all(torch.equal(p, w.bfloat16()) for p, w in zip(model.parameters(), draw.weights, strict=True))
+
+
+def test_a_bridge_is_sampled_without_its_hooks_on_the_same_parameters(tmp_path):
+    from degrade.models import bare
+
+    model = wrapped("llama")
+    twin = bare(model)
+    assert twin is not model and {id(p) for p in twin.parameters()} == {id(p) for p in model.parameters()}
+    tokens = torch.arange(12).reshape(2, 6)
+    with torch.no_grad():
+        next(iter(model.parameters())).mul_(1.5)
+        assert torch.allclose(model(tokens), twin(tokens).logits, atol=1e-4)
+    plain = torch.nn.Linear(2, 2)
+    assert bare(plain) is plain
+
+
+def test_observers_see_the_users_model_and_not_the_lean_one():
+    model = wrapped("llama")
+    seen = []
+    tokens = torch.arange(60).reshape(10, 6) % 11
+    degrade.ladder(
+        model, tokens, nbetas=[1e5], width=0.1, steps=20, burn_in=4, chains=1, draws=1, progress=False,
+        observe=(lambda m: seen.append(m is model),),
+    )  # fmt: skip
+    assert seen == [True]
