@@ -16,8 +16,9 @@ from degrade.climb import climb
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
 from degrade.journal import Journal, recording
-from degrade.losses import Loss, next_token_loss, unit_of
+from degrade.losses import Loss, label_loss, next_token_loss, unit_of
 from degrade.manifest import inputs, weights_key
+from degrade.models import bare
 from degrade.noise import Key, normal_like
 from degrade.parameters import Only, Selection, lent, select
 from degrade.pilot import Settings
@@ -25,7 +26,7 @@ from degrade.potential import FixedSet, Potential, calibrated_loss, check_baseli
 from degrade.recorded import Recorded
 from degrade.request import Request
 from degrade.result import Ladder
-from degrade.samplers import SAMPLERS
+from degrade.samplers import SAMPLERS, exact
 
 BATCH, WORK = 32, 1e8
 PRIOR_DRAWS = 8
@@ -67,8 +68,9 @@ def ladder(
         out: a directory to store the ladder in; it must not exist. What is finished is kept beside it until then: the
             same call, made again after a stop of any kind, goes on from there and ends with the same bits.
         progress: show progress bars.
-        **settings: the fields of `degrade.request.Request`: sampler "baoab", preconditioner "fisher", step_size, steps,
-            burn_in, batch_size (None: found and recorded), budget (steps of a chain at a rung, lengthening included;
+        **settings: the fields of `degrade.request.Request`: sampler "baoab" ("auto": by what limits the step),
+            preconditioner "fisher", step_size, steps, burn_in, batch_size (None: found and recorded), budget (steps of
+            a chain at a rung, lengthening included;
             None: 2000, or `steps` if given), longer 1 (factor on steps, burn-in and budget), chains 4, draws 8,
             seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`), evaluation 256
             (size of the fixed set), keep "weights" or "none", workers 1.
@@ -135,16 +137,27 @@ def set_scene(
     shown = partial(tqdm, desc="losses at w*", leave=False, disable=not progress, delay=2)
     center = selection.copy()
     with one_thread():
-        nats, count = example_nats(model, loss, examples, device, shown)
+        lean = _lean(model, loss, examples)
+        nats, count = example_nats(lean, loss, examples, device, shown)
         check_baseline(nats, count)
         size = min(request.evaluation, len(examples))
         chosen = np.sort(Key(request.seed).numbers("evaluation", 0).permutation(len(examples))[:size])
         potential = Potential(
-            model, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
+            lean, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
         )
-        evaluation = _fixed(model, loss, Examples(examples.batch(chosen)), device, chosen)
-        held = None if heldout is None else _fixed(model, loss, Examples(heldout), device)
-    return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model))
+        evaluation = _fixed(lean, loss, Examples(examples.batch(chosen)), device, chosen)
+        held = None if heldout is None else _fixed(lean, loss, Examples(heldout), device)
+    return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model), model)
+
+
+def _lean(model: nn.Module, loss: Loss, examples: Examples) -> nn.Module:
+    """The model without its hooks, where the loss is one of the package's and both give the same nats."""
+    lean = bare(model)
+    if lean is model or loss not in (next_token_loss, label_loss):
+        return model
+    first = Examples(examples.batch(np.arange(min(8, len(examples)))))
+    one, two = (example_nats(m, loss, first, next(model.parameters()).device)[0] for m in (model, lean))
+    return lean if torch.allclose(one, two, rtol=1e-4, atol=1e-3) else model
 
 
 def _precision(request: Request, center: list[torch.Tensor]) -> list[float]:
@@ -191,14 +204,14 @@ def _refuse_unreachable(request: Request, ceiling: float) -> None:
 
 def usual_batch(potential: Potential, sampler: str) -> int:
     """Examples a step: about 10⁸ multiplications' worth, at least 32, at most all of them (then without noise)."""
-    if SAMPLERS[sampler].exact:
+    if exact(sampler):
         return len(potential.data)
     fits = int(WORK / (potential.selection.count * potential.unit))
     return min(max(fits, BATCH), len(potential.data))
 
 
 def _refuse_batch(request: Request, examples: int) -> None:
-    if SAMPLERS[request.sampler].exact and (request.batch_size or examples) < examples:
+    if exact(request.sampler) and (request.batch_size or examples) < examples:
         raise ValueError(
             f"sampler {request.sampler!r} accepts or rejects by the loss over all data, and batch_size="
             f"{request.batch_size} is less than all {examples} examples: leave batch_size out, or take a sampler that"

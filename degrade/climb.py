@@ -203,7 +203,7 @@ def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request) -> Pla
     Unless given: burn-in of 2 memories (see `Sampler.memory`) within [50, 150] steps, on top of the calibration's
     rounds, and drawing for 30 within [300, 900].
     """
-    burn_in, steps = _lengths(SAMPLERS[settings.sampler].memory / rung.bound.step_size, request)
+    burn_in, steps = _lengths(SAMPLERS[rung.sampler].memory / rung.bound.step_size, request)
     return _scheduled(
         Plan(
             rung=rung.number,
@@ -214,7 +214,7 @@ def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request) -> Pla
             steps=steps,
             burn_in=burn_in,
             batch_size=settings.batch_size,
-            sampler=settings.sampler,
+            sampler=rung.sampler,
             vector=rung.vector,
             tracked=request.step_size is None,
             ceiling=settings.ceiling,

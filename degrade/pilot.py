@@ -4,7 +4,7 @@ The unit that a calibration sends to processes; a pure function of its arguments
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from degrade.curvature import Curvature
 from degrade.noise import Key, normal_like
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
-from degrade.step_size import Found, bound, hutchinson, look
+from degrade.step_size import Found, bound, choose, hutchinson, look
 
 HALVINGS = 8
 SHORT, SHORTEST, LONGEST = 40, 60, 120
@@ -70,9 +70,10 @@ def pilot(
     `earlier` are the looks of all chains after the round before, the chain's own first; none before the first round.
     `seen` is the heat that the temperature of that round told of.
     """
-    metric = bind(scene, settings, curvature, nbeta)
-    sampler, potential = SAMPLERS[settings.sampler], scene.potential
+    metric, potential = bind(scene, settings, curvature, nbeta), scene.potential
     looks = earlier or [look(potential, weights, metric, nbeta, settings.batch_size, key)]
+    settings = replace(settings, sampler=choose(settings.sampler, looks, nbeta, seen))
+    sampler = SAMPLERS[settings.sampler]
     step_size = settings.step_size or bound(looks, nbeta, sampler, seen).step_size
     leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, short)
     if fault:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from degrade.neighbourhood import Neighbourhood
 from degrade.preconditioners import PRECONDITIONERS
-from degrade.samplers import SAMPLERS
+from degrade.samplers import AUTO, SAMPLERS
 
 
 class Request(BaseModel):
@@ -43,7 +43,7 @@ class Request(BaseModel):
         Neighbourhood(self.width, self.gamma)
         self._check_rungs()
         for kind, name, known in (
-            ("sampler", self.sampler, list(SAMPLERS)),
+            ("sampler", self.sampler, [AUTO, *SAMPLERS]),
             ("preconditioner", self.preconditioner, list(PRECONDITIONERS)),
         ):
             if name not in known:

@@ -36,7 +36,7 @@ def assemble(
     legs = [stage.legs for stage in stages]
     table = at_target(pd.DataFrame(rows))
     return Ladder(
-        model=scene.potential.model,
+        model=scene.model or scene.potential.model,
         table=table,
         traces=_traces(legs),
         losses=_losses(scene, legs),
@@ -63,7 +63,7 @@ def _trained(scene: Scene) -> dict[str, Any]:
         "rhat": nan, "ess": nan,
         **_cooled(None),
         "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
-        "bound": "", "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
+        "sampler": "", "bound": "", "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
         "verdict": "trained", "reason": "the weights as given",
     }  # fmt: skip
 
@@ -74,8 +74,9 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
     plan = finished[0].plan if finished else stage.plan  # a lengthened leg has a longer plan
     faults = [leg.fault for leg in legs if leg.fault]
     base = {
-        "rung": plan.rung, "target": rung.target, "nbeta": plan.nbeta, "bound": plan.bound, "steps": plan.steps,
-        "burn_in": plan.burn_in, "spent": stage.spent, "restarts": sum(leg.restarts for leg in legs),
+        "rung": plan.rung, "target": rung.target, "nbeta": plan.nbeta, "sampler": plan.sampler, "bound": plan.bound,
+        "steps": plan.steps, "burn_in": plan.burn_in, "spent": stage.spent,
+        "restarts": sum(leg.restarts for leg in legs),
     }  # fmt: skip
     if not finished:
         verdict = Verdict("failed", f"no chain finished ({faults[0]})")

@@ -25,7 +25,7 @@ from degrade.engine import Engine
 from degrade.noise import Key
 from degrade.pilot import Pilot, Settings, pilot
 from degrade.samplers import SAMPLERS
-from degrade.step_size import HEATING, Bound, Found, bound
+from degrade.step_size import HEATING, Bound, Found, bound, choose
 
 ROUNDS = 3
 WARM_UPS = 4
@@ -37,12 +37,13 @@ COLDEST = 0.1
 
 @dataclass(frozen=True)
 class Rung:
-    """A calibrated rung: its inverse temperature, the curvature where its chains are, and the step found there."""
+    """A calibrated rung: its inverse temperature, the curvature where its chains are, sampler and step found there."""
 
     number: int
     target: float
     nbeta: float
     curvature: Curvature
+    sampler: str
     bound: Bound
     vector: list[Tensor]
 
@@ -134,10 +135,12 @@ class Ascent:
 
     def settle(self, number: int, target: float, nbeta: float, pilots: list[Pilot]) -> Rung:
         """Freeze a rung with the step that its last looks allow."""
-        allowed = bound([p.found for p in pilots], nbeta, SAMPLERS[self.settings.sampler], self.seen)
+        looks = [p.found for p in pilots]
+        sampler = choose(self.settings.sampler, looks, nbeta, self.seen)
+        allowed = bound(looks, nbeta, SAMPLERS[sampler], self.seen)
         step_size = self.settings.step_size or allowed.step_size * min(p.cut for p in pilots)
         name = "given" if self.settings.step_size else allowed.name
-        return Rung(number, target, nbeta, average(self.memory), Bound(step_size, name), pilots[-1].found.vector)
+        return Rung(number, target, nbeta, average(self.memory), sampler, Bound(step_size, name), looks[-1].vector)
 
 
 def visit(ascent: Ascent, number: int, nbeta: float) -> Rung:

@@ -180,6 +180,23 @@ def test_forgets_at_the_declared_rate(name):
     assert abs((ends[0] - ends[1]) / 2 - left) < 0.1 * left + 4 * noise + 1e-6
 
 
+@pytest.mark.parametrize("s", [0.3, 1.0])
+@pytest.mark.parametrize(("name", "kept"), [("sgld", 0.0), ("baoab", 0.7)])
+def test_momentum_costs_an_energy_its_steps_at_equal_step_size(name, kept, s):
+    """Integrated autocorrelation time of x²: 2/s + ½ + α/(1 − α), what the default sampler is chosen by."""
+    key, update, lags = Key(1), stepper(name), int(30 / s)
+    state = SAMPLERS[name].init([exact(1 / PRECISION)], metric(1.0), s / PRECISION, key)
+    for _ in range(10):  # let the noise that SGLD averages be the chain's own
+        state = update(state, [PRECISION * state.weights[0]], key)
+    first, time = state.weights[0] ** 2, 1.0
+    for _ in range(lags):
+        state = update(state, [PRECISION * state.weights[0]], key)
+        time += 2 * float(torch.corrcoef(torch.stack([first, state.weights[0] ** 2]))[0, 1])
+    exact_time = 2 / s + 0.5 + kept / (1 - kept)
+    # each correlation has error 1/√COPIES; neighbours within a memory share it
+    assert abs(time - exact_time) < 4 * 2 * math.sqrt(lags * exact_time / COPIES)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_where_the_preconditioner_is_zero_nothing_moves(name):
     start = torch.zeros(COPIES) if name == "laplace" else exact(1.0)

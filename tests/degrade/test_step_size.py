@@ -7,7 +7,7 @@ from degrade.curvature import Curvature
 from degrade.noise import Key, normal_like
 from degrade.parameters import lent
 from degrade.samplers import SAMPLERS
-from degrade.step_size import HEATING, TAKEN, Found, bound, corrected, curve, heating, look, power_iteration
+from degrade.step_size import HEATING, TAKEN, Found, bound, choose, corrected, curve, heating, look, power_iteration
 from tests.degrade.test_curvature import scene_of
 from tests.degrade.toys import quadratic, quadratic_loss
 
@@ -64,6 +64,14 @@ def test_the_smallest_bound_wins_over_the_stiffest_look_and_the_mean_heat():
     assert bound([Found(2.0, -1.0, 0.0, [])], 1.0, SGLD).name == "stability"
     assert bound([Found(2.0, 1.0, 0.0, [])], 2.0, SGLD, seen=5.0).step_size == pytest.approx(HEATING / 10.0)
     assert bound([Found(2.0, -1.0, 100.0, [])], 1.0, SGLD) == (pytest.approx(TAKEN / 100.0), "heating")
+
+
+def test_the_default_sampler_is_the_one_whose_step_the_limit_favours():
+    hot, stiff = Found(2.0, 1.0, 0.0, []), Found(2.0, 0.0, 0.0, [])
+    assert choose("auto", [hot], 1.0) == "sgld"
+    assert choose("auto", [stiff], 1.0) == "baoab"
+    assert choose("auto", [stiff], 1.0, seen=1.0) == "sgld"
+    assert choose("sgnht", [hot], 1.0) == "sgnht"
 
 
 def test_a_look_measures_both_at_once():
