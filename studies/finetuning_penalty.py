@@ -15,13 +15,12 @@ bound, as in `studies.retention.half_retention`.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from studies.behaviours import BEHAVIOUR, severity, starts, swept
+from studies.differences import Difference, limits, p_value, welch
 from studies.finetuning_ladders import BASE
 from studies.retention import SIGNAL, crossing, retention
 from studies.statistics import adjusted
@@ -30,16 +29,6 @@ from studies.structure import OVERALL, lost
 LEVELS = 5
 COLUMNS = ["potential", "model", "quantity", "label", "value", "low", "high", "se", "p", "q", "call", "verdict", "note"]
 CALLED = 0.05
-
-
-class Difference(NamedTuple):
-    """A difference with its standard error and degrees of freedom, and whether the truth can lie below or above it."""
-
-    value: float
-    se: float
-    freedom: float
-    below: bool = False
-    above: bool = False
 
 
 def penalties(table: pd.DataFrame) -> pd.DataFrame:
@@ -158,36 +147,12 @@ def _lost(part: pd.DataFrame, chains: pd.DataFrame, name: str) -> Iterator[dict]
         yield _row("P2", row.label, Difference(row.value, row.se, row.freedom), row.verdict, row.note)
 
 
-def welch(first: pd.Series | list[float], second: pd.Series | list[float]) -> Difference:
-    """Mean of the first minus mean of the second, √(s₁²/n₁ + s₂²/n₂), Welch–Satterthwaite degrees of freedom.
-
-    >>> welch([2.0, 4.0], [1.0, 1.0, 1.0])
-    Difference(value=2.0, se=1.0, freedom=1.0, below=False, above=False)
-    """
-    a, b = np.asarray(first, float), np.asarray(second, float)
-    value = float(a.mean() - b.mean())
-    if min(len(a), len(b)) < 2:
-        return Difference(value, np.nan, np.nan)
-    parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
-    return Difference(value, float(np.sqrt(parts.sum())), satterthwaite(parts, [len(a) - 1, len(b) - 1]))
-
-
-def satterthwaite(parts: np.ndarray, freedom: list[int]) -> float:
-    """(Σ v)² / Σ v²/ν, the degrees of freedom of a sum of independent variances; nan if all are 0."""
-    bottom = float((parts**2 / np.asarray(freedom)).sum())
-    return float(parts.sum() ** 2 / bottom) if bottom > 0 else np.nan
-
-
 def _row(quantity: str, label: str, found: Difference, verdict: str, note: str = "", ratio: bool = False) -> dict:
-    half = stats.t.ppf(0.975, found.freedom) * found.se if found.se > 0 else (0.0 if found.se == 0 else np.nan)
-    low = -np.inf if found.below else found.value - half
-    high = np.inf if found.above else found.value + half
-    numbers = np.array([np.nan if found.below and found.above else found.value, low, high])
+    numbers = np.array([np.nan if found.below and found.above else found.value, *limits(found)])
     value, low, high = np.exp(numbers) if ratio else numbers
-    p = 2 * stats.t.sf(abs(found.value) / found.se, found.freedom) if found.se > 0 and not np.isnan(value) else np.nan
     bound = "a bound: chains leave the ladder" if found.below or found.above else ""
-    numbers_ = {"value": value, "low": low, "high": high, "se": found.se, "p": float(p)}
-    return {"quantity": quantity, "label": label, **numbers_, "verdict": verdict, "note": note or bound}
+    said = {"value": value, "low": low, "high": high, "se": found.se, "p": p_value(found)}
+    return {"quantity": quantity, "label": label, **said, "verdict": verdict, "note": note or bound}
 
 
 def _call(row: dict) -> str:

@@ -1,5 +1,8 @@
 """The figures of a study: drawing only, from tables; every figure shows the verdicts its numbers rest on."""
 
+from studies.figures.agreement import agreements
+from studies.figures.claims import claims
+from studies.figures.generalisation import spectrum
 from studies.figures.half_scales import ranking
 from studies.figures.heat_maps import heat_maps
 from studies.figures.patching import gap_shares, patched_losses
@@ -10,12 +13,15 @@ from studies.figures.survival_curves import survival
 
 __all__ = [
     "absolute",
+    "agreements",
+    "claims",
     "gap_shares",
     "heat_maps",
     "patched_losses",
     "penalties",
     "png",
     "ranking",
+    "spectrum",
     "survival",
     "traces",
     "trade",

@@ -24,11 +24,11 @@ def test_draws_have_the_rise_of_their_rung(dial):
 def test_noise_is_isotropic_of_one_strength_and_grows_with_the_rung(dial):
     ladder, noisy = dial
     first, last = next(noisy.draws()), list(noisy.draws())[-1]
-    assert first.sigma < last.sigma
+    assert first.strength < last.strength
     own = ladder.selection.copy()
     with noisy.applied(last):
         moved = torch.cat([(w - o).flatten() for w, o in zip(ladder.selection.copy(), own, strict=True)])
-    spread = float(moved.std()) / last.sigma
+    spread = float(moved.std()) / last.strength
     assert abs(spread - 1) < 4 / np.sqrt(2 * len(moved))
 
 

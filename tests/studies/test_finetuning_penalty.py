@@ -1,0 +1,131 @@
+"""The three measures on tables whose truth is planted, and on ladders of the smallest model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from studies.differences import satterthwaite, welch
+from studies.finetuning_findings import finding
+from studies.finetuning_ladders import BASE, MIXED
+from studies.finetuning_penalty import OVERALL, penalties
+from tests.studies import skills
+
+RISES = (0.1, 0.2, 0.4, 0.8, 1.6)
+HALF = {"canary": 0.15, "fact": 0.3, "markov": 0.5, "induction": 0.9}
+QUESTIONS, CHAINS = 20, 4
+
+
+def planted(seed, models, potential=MIXED, noise=0.15):
+    """A sweep whose retention falls as 1 / (1 + (rise / E½)³), E½ of a model shifted by a factor, chains by noise.
+
+    `models` maps a name to (factor on E½, share of every value at w* that is gone, base loss, loss outside the task).
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for model, (factor, gone, loss, outside) in models.items():
+        for rung, chain in [(0, -1), *((r + 1, c) for r in range(len(RISES)) for c in range(CHAINS))]:
+            wobble = np.exp(noise * rng.standard_normal())
+            rise = RISES[rung - 1] * np.exp(0.02 * rng.standard_normal()) if rung else 0.0
+            keys = {"model": model, "rung": rung, "chain": chain, "draw": 0, "target": rise, "rise": rise,
+                    "verdict": "ok" if rung else "trained"}  # fmt: skip
+            told = 0.01 * rng.standard_normal()
+            paid = {"base": loss + rise, "task": 1.0 + 0.5 * rise, "others": outside + rise + told * (rung > 0)}
+            rows += [keys | {"probe": "losses", "measure": "loss", "set": name, "value": v} for name, v in paid.items()]
+            for behaviour, half in HALF.items():
+                kept = 1 / (1 + (rise / (half * factor * wobble)) ** 3) * (1 - gone)
+                answers = {"probe": "toy", "measure": "p", "behaviour": behaviour, "chance": 0.1, "higher": True}
+                rows += [keys | answers | {"example": k, "value": 0.1 + 0.9 * kept} for k in range(QUESTIONS)]
+    frame = pd.DataFrame(rows).assign(heldout_rise=np.nan, potential=potential, binary=False)
+    return frame.assign(dial=frame["model"] + ", " + frame["potential"])
+
+
+def row(found, quantity, label=OVERALL, model="tuned"):
+    return found[(found.quantity == quantity) & (found.label == label) & (found.model == model)].iloc[0]
+
+
+def test_a_planted_penalty_is_found_in_each_measure():
+    found = penalties(planted(0, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (0.4, 0.3, 1.7, 1.75)}))
+    ratio, lost, other = row(found, "P1 ratio"), row(found, "P2"), row(found, "P3", "loss outside the task")
+    assert ratio.low < 2.5 < ratio.high and ratio.call == "penalty"
+    kept = {name: 1 / (1 + (0.2 / half) ** 3) for name, half in HALF.items()}
+    assert lost.value == pytest.approx(np.mean(list(kept.values())) - 0.7, abs=3 * lost.se + 0.02)
+    assert other.value == pytest.approx(0.25, abs=4 * other.se + 0.01) and other.call == "penalty"
+    assert len(finding(found)) == 2
+
+
+def test_half_losses_compare_on_the_absolute_axis():
+    """A copy whose behaviours break at the same absolute loss, but nearer to its own, has a ratio and no P1 loss."""
+    one = planted(1, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (0.5, 0.0, 1.5 + 0.15, 1.5)}, noise=0.05)
+    found = penalties(one)
+    assert row(found, "P1 ratio", "fact").call == "penalty"
+    loss = row(found, "P1 loss", "fact")
+    assert loss.value == pytest.approx(0.3 - (0.15 + 0.15), abs=4 * loss.se)
+
+
+def test_behaviours_beyond_the_ladder_give_bounds_and_no_calls():
+    found = penalties(planted(2, {BASE: (50.0, 0.0, 1.5, 1.5), "tuned": (1.0, 0.0, 1.5, 1.5)}, noise=0.02))
+    ratio = row(found, "P1 ratio", "fact")
+    assert (
+        np.isposinf(ratio.high) and ratio.value == pytest.approx(RISES[-1] / 0.3, rel=0.1) and ratio.call == "penalty"
+    )
+    both = penalties(planted(2, {BASE: (50.0, 0.0, 1.5, 1.5), "tuned": (50.0, 0.0, 1.5, 1.5)}))
+    fact = row(both, "P1 ratio", "fact")
+    assert np.isnan(fact.value) and fact.call == "undecided"
+
+
+def test_a_copy_worse_than_the_end_of_the_ladder_is_said_to_be():
+    found = penalties(planted(3, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (1.0, 0.0, 4.0, 1.5)}))
+    lost = row(found, "P2")
+    assert np.isnan(lost.value) and "the ladder ends" in lost.note
+
+
+def test_failed_rungs_take_no_part_and_suspect_ones_mark_what_rests_on_them():
+    table = planted(4, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (1.0, 0.0, 1.6, 1.5)})
+    spoiled = table.assign(value=table.value.mask((table.rung == 5) & (table.probe == "toy"), 99.0))
+    spoiled.loc[spoiled.rung == 5, "verdict"] = "failed"
+    pd.testing.assert_frame_equal(penalties(spoiled), penalties(table[table.rung < 5]))
+    spoiled.loc[spoiled.rung == 2, "verdict"] = "suspect"
+    assert row(penalties(spoiled), "P1 ratio", "canary").verdict == "suspect"
+
+
+def families_with_a_call(found):
+    """By quantity, whether any behaviour of its family is called."""
+    return found[found.label != OVERALL].groupby("quantity").call.agg(lambda calls: (calls != "undecided").any())
+
+
+def test_false_calls_on_a_null_stay_nominal():
+    """40 nulls: families with a call at most at the 99.9 % point of a binomial with 5 %."""
+    same = {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (1.0, 0.0, 1.5, 1.5)}
+    wrong = sum(families_with_a_call(penalties(planted([5, k], same, noise=0.3))) for k in range(40))
+    assert (wrong <= stats.binom.ppf(0.999, 40, 0.05)).all(), wrong.to_dict()
+
+
+def test_welch_is_scipys():
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(1, 1, 5), rng.normal(0, 3, 4)
+    found, theirs = welch(one, two), stats.ttest_ind(one, two, equal_var=False)
+    assert found.value / found.se == pytest.approx(theirs.statistic)
+    assert found.freedom == pytest.approx(theirs.df)
+    assert np.isnan(satterthwaite(np.zeros(2), [3, 3]))
+
+
+def test_ladders_of_the_smallest_model_end_to_end():
+    """The planted skill is found, the others are not, and a copy that differs by its seed alone has no penalty."""
+    copies = {"copy": skills.table_model(), "scaled": skills.table_model(scaled=[(3, 0.5)])}
+    found = penalties(skills.sweep(copies, {BASE: 0, "copy": 1, "scaled": 2}))
+    lost = found[(found.quantity == "P2") & (found.label != OVERALL)].set_index(["model", "label"])
+    assert lost.call["scaled", "skill 3"] == "penalty"
+    assert (lost.call.drop(("scaled", "skill 3")) == "undecided").all()
+    assert (found.call[found.model == "copy"] == "undecided").all()
+
+
+@pytest.mark.slow
+def test_false_calls_on_ladders_of_two_equal_copies_stay_nominal():
+    """40 pairs of copies of one model with different sampling seeds: families with a call, binomial at 5 %, 99.9 %."""
+    wrong = pd.Series(0, index=["P1 ratio", "P1 loss", "P2", "P3"])
+    for repetition in range(40):
+        seeds = {BASE: 2 * repetition + 10, "copy": 2 * repetition + 11}
+        found = penalties(skills.sweep({"copy": skills.table_model()}, seeds))
+        wrong += families_with_a_call(found)
+    assert (wrong <= stats.binom.ppf(0.999, 40, 0.05)).all(), wrong.to_dict()
