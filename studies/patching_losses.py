@@ -76,7 +76,7 @@ def _reading(rows: pd.DataFrame, reading: str) -> pd.DataFrame:
     nats = value if reading == "R1(C2)" else -np.log(np.maximum(value, np.finfo(float).tiny))
     family = FAMILIES[reading]
     layers = asked["layer"].astype(int)
-    label = layers.map({layer: f"{family} after {layer} block{'s' * (layer > 1)}" for layer in layers.unique()})
+    label = layers.map(lambda layer: f"{family} after {layer} block{'s' if layer > 1 else ''}")
     return asked[[*PLACE, "example"]].assign(patched=nats, family=family, label=label)
 
 
