@@ -18,7 +18,7 @@ def test_help_and_lists():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "surviva"], "unknown name 'surviva' among the studies; the known ones are: survival"),
+        (["run", "surviva"], "unknown name 'surviva' among the studies; the known ones are: .*survival"),
         (
             ["run", "survival", "--model", "gpt5"],
             "unknown name 'gpt5' among the organisms; the known ones are: .*mixture",
@@ -26,6 +26,7 @@ def test_help_and_lists():
         (["run", "survival", "--probe", "telepathy"], "unknown name 'telepathy' among the probes.*induction"),
         (["run", "survival", "--probe", "induction:size=3"], "no setting 'size'"),
         (["run", "survival", "--probe", "induction:size"], "expected NAME:key=value"),
+        (["run", "patching", "--controls"], "study 'patching' has no option --controls"),
         (["list", "samplers"], "unknown kind 'samplers'; the known ones are: probes, studies, organisms"),
         (["report", "nowhere"], "holds no manifest.json"),
     ],
