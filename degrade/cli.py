@@ -1,7 +1,11 @@
-"""The command line: `degrade run | report | list`. Heavy libraries are imported by the command that needs them."""
+"""The command line: `degrade run | resume | status | report | list`.
+
+Heavy libraries are imported by the command that needs them.
+"""
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,12 +44,13 @@ def run(
 ) -> None:
     """Run a study and write its directory: tables, draws, figures and a report.
 
+    If it is stopped, by whatever, `degrade resume` goes on from what it had finished.
+
     A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`.
     """
     from degrade import plugins
     from degrade.options import accepted
 
-    began = time.monotonic()
     folder = out or Path("runs") / study
     module = plugins.find("studies", study)
     if folder.exists():
@@ -56,10 +61,58 @@ def run(
     usual = {"model": None, "probes": None, "controls": False, "longer": 1.0, "ladder": None}
     chosen = {name: value for name, value in given.items() if value != usual[name]}
     chosen |= {"seed": seed, "quick": quick, "workers": workers, "out": folder}
-    table = module.run(**accepted(study, module.run, chosen, context.args))
-    for line in module.finding(table):
+    arguments = accepted(study, module.run, chosen, context.args)
+
+    def work() -> tuple[str, Any]:
+        from degrade.runs import carry_out
+
+        return study, carry_out(study, arguments, folder)
+
+    _told(folder, work)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="The --out of a run that was stopped.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: as many as it was begun with.")
+    ] = None,
+) -> None:
+    """Go on with a run that was stopped, from what it had finished, to the same bits."""
+    from degrade.runs import resumed, tidy
+
+    if tidy(folder):
+        typer.echo(f"{folder} is finished.")
+        return
+    _told(folder, lambda: resumed(folder, workers))
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(help="The --out of a run, finished or not.")]) -> None:
+    """Tell what a run has done, what failed and why, and the time left."""
+    from degrade.status import lines
+
+    for line in lines(folder):
+        typer.echo(line)
+
+
+def _told(folder: Path, work: Callable[[], tuple[str, Any]]) -> None:
+    """Run a study, and say what was found, or what is kept if it is stopped."""
+    from degrade import plugins
+
+    began = time.monotonic()
+    try:
+        study, table = work()
+    except KeyboardInterrupt as stop:
+        typer.secho(f"degrade: stopped. {' '.join(_notes(stop)) or 'Nothing was written.'}", err=True)
+        raise typer.Exit(130) from None
+    for line in plugins.find("studies", study).finding(table):
         typer.echo(line)
     typer.echo(f"Report: {folder / 'report.html'} ({time.monotonic() - began:.0f} s)")
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
 
 
 @app.command()
@@ -109,8 +162,9 @@ def main() -> None:
     """Entry point of the console script: a user's mistake is one sentence, not a traceback."""
     try:
         app()
-    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
-        typer.secho(f"degrade: {error}", fg="red", err=True)
+    except (ValueError, OSError, ImportError) as error:
+        for line in (f"degrade: {error}", *_notes(error)):
+            typer.secho(line, fg="red", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.secho("degrade: stopped; nothing was written", err=True)

@@ -22,7 +22,7 @@ SHARED = 2  # tries among other units, before a unit whose worker died is tried 
 _HELD: dict[str, Scene] = {}
 
 
-class UnitError(RuntimeError):
+class UnitError(ChildProcessError):
     """A unit of work that ends every process it runs in."""
 
 
@@ -41,10 +41,7 @@ class Serial:
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Run the task; its error is raised here."""
-        future: Future[Any] = Future()
-        with _named(arguments):
-            future.set_result(task(self.scene, *arguments))
-        return future
+        return at_once(task, self.scene, *arguments)
 
 
 class Pool:
@@ -120,6 +117,14 @@ class Crew:
                 ) from death
             finally:
                 self._lone.shutdown(kill_workers=True)
+
+
+def at_once(function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+    """A call in this process; its error is raised here."""
+    future: Future[Any] = Future()
+    with _named(arguments):
+        future.set_result(function(*arguments))
+    return future
 
 
 def key_in(arguments: Sequence[Any]) -> Key | None:

@@ -38,8 +38,8 @@ class _Missing:
 MISSING = _Missing()
 
 
-class ChangedError(ValueError):
-    """What a run is begun again with is not what it was begun with."""
+class JournalError(ValueError):
+    """A journal that cannot be gone on with: begun with other inputs or by another version, or not readable."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Journal:
             expected: How many results there will be, for `degrade status`.
 
         Raises:
-            ChangedError: naming each input that has changed since a result was stored.
+            JournalError: naming each input that has changed since a result was stored.
         """
         if self.folder is None:
             return
@@ -90,7 +90,7 @@ class Journal:
         """A stored result, or MISSING; one that is damaged is said, and missing.
 
         Raises:
-            ChangedError: if it was computed from other inputs.
+            JournalError: if it was computed from other inputs.
         """
         path = self._path(name)
         if path is None or not path.with_suffix(".json").is_file():
@@ -101,7 +101,7 @@ class Journal:
             warnings.warn(f"{fault}; it is computed again", stacklevel=2)
             return MISSING
         if parts.note_of(path)["key"] != key_of(inputs):
-            raise ChangedError(
+            raise JournalError(
                 f"{path} was computed from other inputs than now, though nothing known has changed: something"
                 " unseen has (a value that the loss or a probe takes from elsewhere, another kind of processor);"
                 " bring it back, or remove the directory to begin again"
@@ -177,19 +177,19 @@ def opened(out: Path, inputs: Mapping[str, Any] | None = None, **command: Any) -
     Raises:
         OSError: if the directory cannot be written to.
         LockedError: if another process works on it.
-        ChangedError: if it was begun with other inputs and holds results.
+        JournalError: if it was begun with other inputs and holds results.
     """
     folder = place(out)
     created = _made(folder)
     with lock.held(folder):
         _clean(folder)
-        stored = results(folder)
+        known = results(folder)
         content = {"format": FORMAT, "inputs": dict(inputs or {}), "command": command, "argv": sys.argv,
                    "directory": os.getcwd()}  # fmt: skip
-        _agree(folder / RUN, content, bool(stored))
-        journal = Journal(folder, Clock(max((note["elapsed"] for note in stored), default=0.0)))
+        journal = Journal(folder, Clock(max((note["elapsed"] for note in known), default=0.0)))
         token = _ACTIVE.set(journal)
         try:
+            _agree(folder / RUN, content, bool(known))
             yield journal
         except BaseException as error:
             _stop(out, error, created)
@@ -232,9 +232,9 @@ def _clean(folder: Path) -> None:
 def _agree(path: Path, content: dict[str, Any], begun: bool) -> None:
     """Keep the stored word if it holds; write a new one if nothing was done under the old."""
     if begun or path.is_file():
-        changed = _changes(_stored(path)["inputs"], json.loads(json.dumps(content["inputs"], default=str)))
+        changed = _changes(stored(path)["inputs"], json.loads(json.dumps(content["inputs"], default=str)))
         if changed and begun:
-            raise ChangedError(
+            raise JournalError(
                 f"{path.parent} holds results of a run with other inputs: {'; '.join(changed)}. Go on with the former"
                 " ones, or remove it to begin again"
             )
@@ -243,14 +243,19 @@ def _agree(path: Path, content: dict[str, Any], begun: bool) -> None:
     parts.write_json(path, content)
 
 
-def _stored(path: Path) -> dict[str, Any]:
+def stored(path: Path) -> dict[str, Any]:
+    """What was written down when a run or a part was begun.
+
+    Raises:
+        JournalError: if it cannot be read, or another version wrote it.
+    """
     try:
         content = dict(json.loads(path.read_text()))
         dict(content["inputs"])
     except (OSError, ValueError, KeyError) as fault:
-        raise ValueError(f"{path} cannot be read ({fault}); remove {path.parent} to begin again") from fault
+        raise JournalError(f"{path} cannot be read ({fault}); remove {path.parent} to begin again") from fault
     if content.get("format", FORMAT) != FORMAT:
-        raise ValueError(
+        raise JournalError(
             f"{path} has format {content['format']}, this version goes on with {FORMAT}: take the version that began"
             " the run, or remove the directory to begin again"
         )
@@ -271,6 +276,8 @@ def _short(value: Any) -> str:
 def _stop(out: Path, error: BaseException, created: list[Path]) -> None:
     """Leave word of how the run ended if there is anything to go on from; else leave nothing."""
     folder = place(out)
+    if isinstance(error, JournalError):
+        return
     if results(folder):
         error.add_note(f"What was finished is kept: `degrade resume {out}` goes on from there.")
         with suppress(OSError):

@@ -4,10 +4,12 @@ A unit is a pure function of (scene, arguments), addressed by its task and its `
 turn. Once a rung is stored, its units are removed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from degrade.engine import Engine, key_in
 from degrade.fingerprint import tensors
@@ -36,12 +38,25 @@ class Recorded:
         if key is None or (key.stage == "calibration" and sum(tensor.nbytes for tensor in lent) > LARGE):
             return self.engine.submit(task, *arguments)
         name = f"{task.__name__}-{key.stage}-{key.rung:03d}-{key.chain:03d}-{key.attempt}-{key.turn:03d}"
-        inputs = (task.__name__, arguments)
-        value = self.journal.read(name, inputs, lent)
-        if value is not MISSING:
-            return _known(value)
-        future = self.engine.submit(task, *arguments)
-        return after(future, lambda done: self.journal.write(name, done, inputs, lent, seed_path=key._asdict()))
+        inputs, note = (task.__name__, arguments), {"seed_path": key._asdict()}
+        return kept(self.journal, name, inputs, lambda: self.engine.submit(task, *arguments), lent, **note)
+
+
+def kept(
+    journal: Journal,
+    name: str,
+    inputs: Any,
+    start: Callable[[], "Future[Any]"],
+    lent: Sequence[Tensor] = (),
+    **note: Any,
+) -> "Future[Any]":
+    """The future of a result: read if the journal holds it, else started, and stored before its future says so."""
+    value = journal.read(name, inputs, lent)
+    if value is MISSING:
+        return after(start(), lambda done: journal.write(name, done, inputs, lent, **note))
+    future: Future[Any] = Future()
+    future.set_result(value)
+    return future
 
 
 def after(future: "Future[Any]", store: Callable[[Any], None]) -> "Future[Any]":
@@ -59,12 +74,6 @@ def after(future: "Future[Any]", store: Callable[[Any], None]) -> "Future[Any]":
 
     future.add_done_callback(settle)
     return outer
-
-
-def _known(value: Any) -> "Future[Any]":
-    future: Future[Any] = Future()
-    future.set_result(value)
-    return future
 
 
 def recall(journal: Journal, ascent: "Ascent") -> list["Stage"]:

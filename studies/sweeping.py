@@ -1,6 +1,8 @@
 """Sweep several dials at once: a part for each chain, in worker processes if there are any."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -8,8 +10,12 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from degrade.engine import one_thread, processes, settle
+from degrade.engine import at_once, one_thread, processes, settle
+from degrade.journal import Journal, active
+from degrade.recorded import kept
 from probes import sweep
+
+Submit = Callable[..., "Future[pd.DataFrame]"]
 
 
 def sweep_all(
@@ -28,12 +34,14 @@ def sweep_all(
         A table for each dial and chain with a column `dial`; w* is asked once for each dial.
     """
     parts = [(name, part) for name, dial in dials.items() for part in _by_chain(dial)]
-    with tqdm(total=len(parts), desc="probes", unit="chain", disable=not progress) as bar:
-        if workers == 1:
-            with one_thread():
-                tables = [_counted(bar, _ask(part, probes, draws)) for _, part in parts]
-        else:
-            tables = _pooled(parts, probes, draws, workers, bar)
+    journal = active().part("sweep")
+    journal.agree({}, {"results": len(parts)})
+    with tqdm(total=len(parts), desc="probes", unit="chain", disable=not progress) as bar, _hands(workers) as submit:
+        due = []
+        for number, part in enumerate(parts):
+            due.append(_kept(journal, submit, number, part, probes, draws))
+            due[-1].add_done_callback(lambda _: bar.update())
+        tables = [future.result() for future in due]
     seen: set[str] = set()
     out = []
     for (name, _), table in zip(parts, tables, strict=True):
@@ -58,12 +66,21 @@ def _ask(part: Any, probes: Sequence[Any], draws: int) -> pd.DataFrame:
     return sweep(part, probes, draws=draws, progress=False)
 
 
-def _counted(bar: Any, table: pd.DataFrame) -> pd.DataFrame:
-    bar.update()
-    return table
+def _kept(
+    journal: Journal, submit: Submit, number: int, part: tuple[str, Any], probes: Sequence[Any], draws: int
+) -> "Future[pd.DataFrame]":
+    """A part's table, from the journal of the run if an earlier process has asked it."""
+    name, dial = part
+    inputs = (name, dial.kept, probes, draws)
+    return kept(journal, f"part-{number:03d}", inputs, lambda: submit(_ask, dial, probes, draws), dial=name)
 
 
-def _pooled(parts: list[tuple[str, Any]], probes: Sequence[Any], draws: int, workers: int, bar: Any) -> list[Any]:
-    with processes(workers, settle) as executor:
-        futures = [executor.submit(_ask, part, probes, draws) for _, part in parts]
-        return [_counted(bar, future.result()) for future in futures]
+@contextmanager
+def _hands(workers: int) -> Iterator[Submit]:
+    """What runs a call: this process at once, or workers."""
+    if workers > 1:
+        with processes(workers, settle) as executor:
+            yield executor.submit
+        return
+    with one_thread():
+        yield at_once

@@ -110,14 +110,14 @@ def test_the_model_is_given_back_bit_for_bit_and_draws_are_its_degradations():
 
 
 @pytest.mark.parametrize("accident", [RuntimeError, KeyboardInterrupt])
-def test_an_accident_on_the_way_leaves_model_and_disk_as_they_were(accident, tmp_path):
+def test_an_accident_before_anything_is_finished_leaves_model_and_disk_as_they_were(accident, tmp_path):
     net, data = classifier()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     calls = []
 
     def fragile(model, batch):
         calls.append(1)
-        if len(calls) > 200:
+        if len(calls) > 100:
             raise accident("on purpose")
         return degrade.label_loss(model, batch)
 
