@@ -78,7 +78,8 @@ def _with_start(rows: pd.DataFrame) -> pd.DataFrame:
     """w* belongs to every chain."""
     start, rest = rows[rows["rung"] == 0], rows[rows["rung"] > 0]
     chains = rest[["model", "chain"]].drop_duplicates()
-    return pd.concat([start.drop(columns="chain").merge(chains, on="model"), rest], ignore_index=True)
+    begun = start.drop(columns="chain").merge(chains, on="model", how="left")
+    return pd.concat([begun.fillna({"chain": -1}).astype({"chain": int}), rest], ignore_index=True)
 
 
 def half_scales(chains: pd.DataFrame, model: str) -> pd.DataFrame:

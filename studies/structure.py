@@ -69,6 +69,8 @@ def lost(part: pd.DataFrame, chains: pd.DataFrame, degraded: str, other: str) ->
 def _weights(rows: pd.DataFrame, rise: float) -> dict[int, float]:
     """Rungs of a chain and their weights in the linear reading at a rise."""
     rung, place = rows["rung"].to_numpy(), rows["rise"].to_numpy()
+    if len(place) == 1:
+        return {int(rung[0]): 1.0}
     after = int(np.clip(np.searchsorted(place, rise), 1, len(place) - 1))
     share = float(np.clip((rise - place[after - 1]) / (place[after] - place[after - 1]), 0, 1))
     return {int(rung[after - 1]): 1 - share, int(rung[after]): share}

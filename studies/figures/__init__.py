@@ -6,7 +6,7 @@ from studies.figures.generalisation import spectrum
 from studies.figures.half_scales import ranking
 from studies.figures.heat_maps import heat_maps
 from studies.figures.patching import gap_shares, patched_losses
-from studies.figures.penalties import absolute, penalties, trade
+from studies.figures.penalties import absolute, kept, penalties, trade
 from studies.figures.sampling import traces, verdicts
 from studies.figures.style import png
 from studies.figures.survival_curves import survival
@@ -17,6 +17,7 @@ __all__ = [
     "claims",
     "gap_shares",
     "heat_maps",
+    "kept",
     "patched_losses",
     "penalties",
     "png",

@@ -155,3 +155,28 @@ def _keys(figure: Figure, models: list[str]) -> None:
         for model, look in zip(models, style.lines(["-"] * len(models)), strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(6, len(models)), frameon=False)
+
+
+@style.styled
+def kept(found: pd.DataFrame) -> Figure:
+    """What a larger model keeps beyond a smaller one at its loss: a row a behaviour.
+
+    Args:
+        found: What `studies.decoupling.kept` returned.
+    """
+    rows = found[np.isfinite(found["value"])].sort_values("value").reset_index(drop=True)
+    figure = Figure(figsize=(5.6, 1.4 + 0.2 * len(rows)), layout="constrained")
+    panel = figure.subplots()
+    panel.axvline(0, color="0.4", linewidth=0.8, zorder=0)
+    row: Any
+    for height, row in enumerate(rows.itertuples()):
+        colour = style.COLOURS[1] if row.label == "all behaviours" else style.COLOURS[0]
+        if np.isfinite(row.low):
+            panel.plot([row.low, row.high], [height, height], color=colour, linewidth=1.1)
+        fill = "white" if row.call == "undecided" else colour
+        panel.plot([row.value], [height], "o", color=colour, markerfacecolor=fill, markersize=4.5, zorder=4)
+    panel.set_yticks(range(len(rows)), list(rows["label"]))
+    text = "Bars: 95 % intervals over chains and questions. Filled: called at q ≤ 0.05. Right of 0: more is kept."
+    axis = "larger at the smaller model's loss − smaller\n(share of the larger model's f(w*) − f₀)\n"
+    figure.supxlabel(axis + style.note(text, 5.6), fontsize=7.5)
+    return figure
