@@ -7,9 +7,10 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_the_script_runs_and_its_table_carries_verdicts(capsys):
-    (script,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    script, coefficient = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     names: dict = {}
-    exec(compile(script, "README.md", "exec"), names)  # noqa: S102
+    for part in (script, coefficient):
+        exec(compile(part, "README.md", "exec"), names)  # noqa: S102
     ladder, table = names["ladder"], names["table"]
     assert list(ladder.table.rung) == [0, 1, 2]
     assert ladder.table.verdict.notna().all()
@@ -17,6 +18,7 @@ def test_the_script_runs_and_its_table_carries_verdicts(capsys):
     assert means[0] > 0.95
     assert means[0] > means[1] > means[2] > 0.5
     assert "verdict" in capsys.readouterr().out
+    assert 0 < names["result"].llc < sum(p.numel() for p in names["model"].parameters()) / 2
 
 
 def test_every_path_the_readme_names_exists():
