@@ -42,8 +42,21 @@ def left_out(ranks: pd.DataFrame, rungs: pd.DataFrame, ladder: pd.DataFrame | No
         rungs: What `studies.behaviours.rungs` returned.
         ladder: `ladder.table` of the natural dial, for the reasons.
     """
+    out = doubted(rungs, ladder, _main(ranks))
+    for row in ranks[ranks["reason"] != ""].sort_values(["label", "dial"]).to_dict("records"):
+        out.append(f"{row['label']} ({row['dial']}): {'' if row['chains'] else 'no E½, '}{row['reason']}.")
+    return out
+
+
+def doubted(rungs: pd.DataFrame, ladder: pd.DataFrame | None = None, main: str = "natural") -> list[str]:
+    """Of every failed or suspect rung what became of it, and why.
+
+    Args:
+        rungs: What `studies.behaviours.rungs` returned.
+        ladder: `ladder.table` of the dial `main`, for the reasons.
+        main: That dial.
+    """
     reasons = {} if ladder is None else dict(zip(ladder["rung"], ladder["reason"].fillna("").astype(str), strict=True))
-    main = _main(ranks)
     out = []
     rungs = _with_empty(rungs, ladder, main)
     doubted = rungs[rungs["verdict"].str.startswith(("failed", "suspect"))].sort_values(["dial", "rung"])
@@ -52,8 +65,6 @@ def left_out(ranks: pd.DataFrame, rungs: pd.DataFrame, ladder: pd.DataFrame | No
         reason = reasons.get(row["rung"], "") if row["dial"] == main else ""
         where = f"{row['dial']}, rung {row['rung']} (target {_number(row['target'])} {UNIT})"
         out.append(f"{where}: {row['verdict']}, {fate}" + (f"; {reason}." if reason else "."))
-    for row in ranks[ranks["reason"] != ""].sort_values(["label", "dial"]).to_dict("records"):
-        out.append(f"{row['label']} ({row['dial']}): {'' if row['chains'] else 'no E½, '}{row['reason']}.")
     return out
 
 

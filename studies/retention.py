@@ -59,6 +59,32 @@ def retention(value: ArrayLike, start: ArrayLike, chance: ArrayLike) -> np.ndarr
         return (value - chance) / np.where(start == chance, np.nan, start - chance)
 
 
+def monotone(rise: ArrayLike, kept: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Log rises, ascending, and the non-increasing least-squares fit of the retention there.
+
+    Args:
+        rise: (rungs,) loss rise in nats per token, in any order; rungs at or below 0 are left out.
+        kept: (rungs,) retention.
+    """
+    rise, kept = np.asarray(rise, float), np.asarray(kept, float)
+    usable = np.isfinite(rise) & np.isfinite(kept) & (rise > 0)
+    order = np.argsort(rise[usable], kind="stable")
+    x, y = np.log(rise[usable][order]), kept[usable][order]
+    return x, optimize.isotonic_regression(y, increasing=False).x if len(x) else y
+
+
+def retained(rise: ArrayLike, kept: ArrayLike, at: float) -> float:
+    """Retention of one chain at a given rise, from the fit that `crossing` reads: above ½ exactly if E½ is above `at`.
+
+    Outside the ladder it is that of the nearest rung: a lower bound below the ladder, an upper bound above it.
+
+    >>> retained([0.1, 0.4], [1.0, 0.0], 0.2)
+    0.5
+    """
+    x, fit = monotone(rise, kept)
+    return float(np.interp(np.log(at), x, fit)) if len(x) else np.nan
+
+
 def crossing(rise: ArrayLike, kept: ArrayLike, level: float = 0.5) -> tuple[float, int]:
     """Where one chain's retention first falls to `level`, from the non-increasing least-squares fit against log rise.
 
@@ -75,13 +101,9 @@ def crossing(rise: ArrayLike, kept: ArrayLike, level: float = 0.5) -> tuple[floa
         The rise, and a side: 0 crossed inside the ladder, −1 below `level` at the first rung already (the rise is
         that rung's), +1 never below it (the last rung's). (nan, 0) without a usable rung.
     """
-    rise, kept = np.asarray(rise, float), np.asarray(kept, float)
-    usable = np.isfinite(rise) & np.isfinite(kept) & (rise > 0)
-    order = np.argsort(rise[usable], kind="stable")
-    x, y = np.log(rise[usable][order]), kept[usable][order]
+    x, fit = monotone(rise, kept)
     if not len(x):
         return np.nan, 0
-    fit = optimize.isotonic_regression(y, increasing=False).x
     below = np.flatnonzero(fit <= level)
     if not len(below):
         return float(np.exp(x[-1])), 1

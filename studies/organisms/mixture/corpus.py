@@ -186,6 +186,12 @@ class Corpus:
         """
         return make_pairs(self, n, seed)
 
+    def parts(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Which behaviour each token asks for, and the probability of guessing it; see `mixture.parts`."""
+        from studies.organisms.mixture.parts import parts
+
+        return parts(self, sample)
+
     def _known(self, kind: str) -> str:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
