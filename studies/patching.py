@@ -14,12 +14,13 @@ import pandas as pd
 
 from degrade import store
 from degrade.result import Ladder
+from probes.probe import name_of
 from probes.tables import stack
 from studies import behaviours
 from studies.climbing import Size, climb, stored
 from studies.marks import marks
 from studies.patching_findings import finding as sentences
-from studies.patching_losses import losses
+from studies.patching_losses import losses, require_patched
 from studies.patching_scales import crossings, curves
 from studies.subject import build_probes, open_subject
 from studies.sweeping import sweep_all
@@ -70,13 +71,13 @@ def run(
     size = (QUICK if quick else FULL).at(rises)
     subject = open_subject(model)
     asked = build_probes(subject, probes, PROBES)
+    require_patched([name_of(probe) for probe in asked])
     climbed = (
         climb(subject, subject.data, size, seed, longer, workers, progress)
         if ladder is None
         else stored(ladder, subject)
     )
     table = stack([*sweep_all({"natural": climbed}, asked, size.asked, workers, progress), marks(subject, climbed)])
-    losses(table)  # a run whose probes have no patched loss is refused before anything is written
     if out is not None:
         given = {"model": model, "probes": probes, "seed": seed, "quick": quick, "longer": longer, "workers": workers}
         _write(Path(out), climbed, table, given | {"ladder": None if ladder is None else str(ladder)})

@@ -14,7 +14,7 @@ the third that of the source prompt, for the second the mean of both prompts of 
 question or its context from one of them; for circuits that of the clean prompt.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -44,15 +44,21 @@ def losses(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: if the table holds neither probe.
     """
+    require_patched(table["probe"].unique())
     rows = table[swept(table) & ~table["verdict"].isin(["failed", "prior"])]
     parts = [read(rows[rows["probe"] == name]) for name, read in READERS.items() if (rows["probe"] == name).any()]
-    if not parts:
-        raise ValueError(
-            f"the table has no rows of {' or '.join(READERS)}, so there is no patched loss to compare: ask for one of "
-            "them with --probe"
-        )
     columns = [*PLACE, "family", "label", "example", *NATS]
     return pd.concat(parts, ignore_index=True)[columns].astype({"rung": int, "chain": int, "draw": int, "example": int})
+
+
+def require_patched(probes: Iterable[str]) -> None:
+    """Refuse probes none of which has a patched loss.
+
+    Raises:
+        ValueError: naming those that have one.
+    """
+    if not set(probes) & set(READERS):
+        raise ValueError(f"no probe has a patched loss to compare: ask for {' or '.join(READERS)}")
 
 
 def _requests(rows: pd.DataFrame) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def _report(
         rungs=rungs,
         plates=plates,
         claims=claims(table),
-        left_out=_left_out(rungs, ladder),
+        left_out=_left_out(ladder),
         marks=behaviours.marks(table),
         versions=manifest["versions"],
         tables=[(scale_table(scales), SCALES), (gap_table(points), SHARES)],
@@ -103,7 +103,7 @@ def _gap(row: dict[Any, Any] | None) -> Cell:
     return Cell(f"{row['equivalent']}: {row['share']:.1%}{limits}", kind)
 
 
-def _left_out(rungs: pd.DataFrame, ladder: pd.DataFrame) -> list[str]:
+def _left_out(ladder: pd.DataFrame) -> list[str]:
     reasons = dict(zip(ladder["rung"], ladder["reason"].fillna("").astype(str), strict=True))
     doubted = ladder[ladder["verdict"].astype(str).str.startswith(("failed", "suspect"))]
     out = []
