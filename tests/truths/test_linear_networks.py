@@ -102,7 +102,8 @@ def test_the_reference_tends_to_the_local_rlct(widths, ranks):
 def test_small_steps_are_exact(name, nbeta, gamma):
     exact, error = reference(name, nbeta, gamma)
     model, data = network(layers_of(*NETWORKS[name]), noise=1.0)
-    exactly(with_small_steps(model, data, nbeta=nbeta, gamma=gamma, loss=squares), exact, exact, error)
+    steps = 12_000 if gamma == 1 else 4_000  # flat directions are as much wider
+    exactly(with_small_steps(model, data, steps, nbeta=nbeta, gamma=gamma, loss=squares), exact, exact, error)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def test_the_reference_tends_to_the_exponent():
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("nbeta", [1e2, 1e5])
+@pytest.mark.parametrize("nbeta", [1e2, pytest.param(1e5, marks=pytest.mark.slow)])
 def test_defaults_are_right_or_said_not_to_be(k, nbeta):
     gamma = wide(k, nbeta)
     result = degrade.llc(
