@@ -1,10 +1,9 @@
 """One process at a time in a directory.
 
 The lock is the kernel's (flock), so it ends with its process, however that ends: a file that a killed process left
-behind locks nothing. The file says who holds it.
+behind locks nothing. The file says who holds it. A system without flock (Windows) locks nothing.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -12,6 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 NAME = "lock"
 
@@ -56,14 +60,16 @@ def busy(folder: Path) -> bool:
         return False
     handle = os.open(folder / NAME, os.O_RDONLY)
     try:
-        return not _locked(handle, fcntl.LOCK_SH)
+        return not _locked(handle, shared=True)
     finally:
         os.close(handle)
 
 
-def _locked(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
+def _locked(handle: int, shared: bool = False) -> bool:
+    if fcntl is None:
+        return True
     try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -37,14 +37,14 @@ def test_a_killed_workers_unit_is_done_again_to_the_same_bits(tmp_path):
 
 
 def test_workers_are_replaced_whoever_kills_them():
-    with processes(2, settle) as crew:
+    with processes(1, settle) as crew:
         os.kill(crew.submit(name, 0).result(), signal.SIGKILL)
         assert [crew.submit(add, n, 1).result() for n in range(4)] == [1, 2, 3, 4]
 
 
 def test_a_poisonous_unit_is_named_and_the_others_are_done():
     key = Key(seed=0, stage="production", rung=3, chain=1)
-    with processes(2, settle) as crew:
+    with processes(1, settle) as crew:
         poison = crew.submit(die, key)
         others = [crew.submit(add, number, 1) for number in range(4)]
         assert [other.result() for other in others] == [1, 2, 3, 4]
@@ -55,11 +55,12 @@ def test_a_poisonous_unit_is_named_and_the_others_are_done():
 
 
 def test_an_error_of_a_unit_is_not_tried_again_and_says_where_it_came_up():
-    with processes(2, settle) as crew, pytest.raises(ValueError, match="no such thing") as raised:
+    with processes(1, settle) as crew, pytest.raises(ValueError, match="no such thing") as raised:
         crew.submit(fail, Key(seed=0, stage="cooling", rung=2)).result()
     assert "in cooling of rung 2, chain 0 (part 0)" in raised.value.__notes__
 
 
+@pytest.mark.slow
 def test_a_loss_that_ends_every_worker_stops_the_run_with_a_reason(tmp_path):
     with pytest.raises(UnitError, match="calibration of rung 1, chain 0"):
         small(tmp_path / "run", deadly(), workers=2)

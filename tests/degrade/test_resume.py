@@ -35,7 +35,7 @@ def stopped(monkeypatch, out, number, error):
 
     def replace(path, fill):
         written.append(path)
-        if len(written) > number:
+        if len(written) == number:
             raise error
         real(path, fill)
 
