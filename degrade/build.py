@@ -71,7 +71,7 @@ def ladder(
         **settings: the fields of `degrade.request.Request`: sampler "baoab" ("auto": by what limits the step),
             preconditioner "fisher", step_size, steps, burn_in, batch_size (None: found and recorded), budget (steps of
             a chain at a rung, lengthening included;
-            None: 2000, or `steps` if given), longer 1 (factor on steps, burn-in and budget), chains 4, draws 8,
+            None: 2600, or `steps` if given), longer 1 (factor on steps, burn-in and budget), chains 4, draws 8,
             seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`), evaluation 256
             (size of the fixed set), keep "weights" or "none", workers 1.
 

@@ -29,7 +29,7 @@ from degrade.verdict import ADDED, DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIA
 BURN_IN = (50, 150)
 KEPT = (300, 900)
 CHECK = (30, 90)
-BUDGET = 2000
+BUDGET = 2600
 LOOKS = 32
 
 
@@ -86,12 +86,13 @@ def _drawn(ascent: Ascent, rung: Rung, request: Request) -> Stage:
     legs = _run(ascent, plan, 0)
     spent, part = plan.steps, 0
     fault, reading, halved = _assessed(ascent, plan, legs, rung.target, part)
-    while reading and fault and spent + plan.steps - plan.burn_in <= _budget(request):
+    while reading and fault and spent + _next(plan, fault) <= _budget(request):
         part += 1
         if fault == "more":
-            more = {leg.chain: leg for leg in _run(ascent, _onward(plan), part)}
+            onward = _onward(plan, request.draws)
+            more = {leg.chain: leg for leg in _run(ascent, onward, part)}
             legs = [_joined(leg, more[leg.chain], request.draws) for leg in legs if leg.chain in more]
-            spent += plan.steps - plan.burn_in
+            spent += onward.steps
         else:
             rung = mended(ascent, rung, reading, fault)
             plan = _plan(ascent.scene, rung, ascent.settings, request)
@@ -110,10 +111,10 @@ def _assessed(
         return "", None, []
     reading, halved = _read(ascent.scene, legs, []), []
     fault = remedy(reading, target)
-    if not fault:
+    if fault in ("", "step"):
         halved = _halved(ascent, plan, part)
         reading = _read(ascent.scene, legs, halved)
-        fault = "step" if too_long(reading) else ""
+        fault = "step" if fault or too_long(reading) else ""
     return fault, reading, halved
 
 
@@ -146,16 +147,26 @@ def too_long(reading: Reading) -> bool:
 
 
 def mended(ascent: Ascent, rung: Rung, reading: Reading, fault: str) -> Rung:
-    """The rung with its fault mended: a shorter step, or the temperature that its own draws imply."""
+    """The rung with its fault mended: a shorter step, or the temperature that its own draws imply, or both.
+
+    A step shorter by f takes (1 − f) η of the rise away (see `diagnostics.heating`), which a colder law would make up.
+    """
+    rise = reading.rise.mean
     if fault == "step":
         hot = reading.temperature.mean - 1 > HOT
         shorter = max(HEATING / (reading.temperature.mean - 1), 0.25) if hot else 0.5
         name = "heating" if hot else rung.bound.name
         rung = replace(rung, bound=Bound(rung.bound.step_size * shorter, name))
-    ascent.history.append((rung.nbeta, reading.rise.mean))
-    if fault == "temperature":
-        rung = replace(rung, nbeta=math.exp(ascent.implied(rung.nbeta, reading.rise.mean, rung.target)))
+        rise *= 1 - (1 - shorter) * float(np.clip(np.nan_to_num(reading.heating.mean), 0.0, 0.5))
+    ascent.history.append((rung.nbeta, rise))
+    if math.isfinite(rung.target) and fault in ("step", "temperature"):
+        rung = replace(rung, nbeta=math.exp(ascent.implied(rung.nbeta, rise, rung.target)))
     return rung
+
+
+def _next(plan: Plan, fault: str) -> int:
+    """Steps that mending a fault takes."""
+    return (plan.steps - plan.burn_in + 1) // 2 if fault == "more" else plan.steps
 
 
 def _budget(request: Request) -> int:
@@ -223,9 +234,9 @@ def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request) -> Pla
     )
 
 
-def _scheduled(plan: Plan, draws: int) -> Plan:
+def _scheduled(plan: Plan, draws: int, number: int = LOOKS) -> Plan:
     """Looks and draws spread evenly over the part after burn-in, the last step included."""
-    number = max(LOOKS, draws)
+    number = max(number, draws)
     looks = np.linspace(plan.steps, plan.burn_in, number, endpoint=False).astype(int)
     evaluate = tuple(sorted({int(step) for step in looks}))
     chosen = np.linspace(len(evaluate) - 1, 0, draws, endpoint=False).round().astype(int)
@@ -241,9 +252,9 @@ def _lengths(memory: float, request: Request) -> tuple[int, int]:
     return round(burn_in * request.longer), round(steps * request.longer)
 
 
-def _onward(plan: Plan) -> Plan:
-    """The same plan without its burn-in, from where the chains stand."""
-    return _shifted(replace(plan, steps=plan.steps - plan.burn_in, burn_in=0), -plan.burn_in)
+def _onward(plan: Plan, draws: int) -> Plan:
+    """Half as long again as the part that draws were taken from, without burn-in, from where the chains stand."""
+    return _scheduled(replace(plan, steps=(plan.steps - plan.burn_in + 1) // 2, burn_in=0), draws, LOOKS // 2)
 
 
 def _shifted(plan: Plan, by: int) -> Plan:

@@ -97,7 +97,7 @@ def _run(
     short: bool,
 ) -> tuple[Leg, float, str]:
     memory = SAMPLERS[settings.sampler].memory / step_size
-    steps = SHORT if short else 2 * int(np.clip(1.5 * memory, SHORTEST, LONGEST))
+    steps = SHORT if short else 2 * int(np.clip(3 * memory, SHORTEST, LONGEST))
     forces = np.linspace(steps, steps // 2, FORCES, endpoint=False).astype(int)
     for number in range(HALVINGS):
         cut = 0.5**number

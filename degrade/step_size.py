@@ -1,7 +1,7 @@
 """The step size: found from the stiffest direction and from the noise of the gradient, where the chains are.
 
     stability:  ε ≤ c / λmax(K),                K = Bᵀ ∇²U B with P = B Bᵀ, c of the sampler
-    heating:    ε S ≤ 0.05  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K Bᵀ C B) / (4 tr K) − R
+    heating:    ε S ≤ 0.045  and  ε R ≤ 0.4,     R = Σ K_ii P_i q_i / (4 tr K),   S = tr(K Bᵀ C B) / (4 tr K) − R
 
 C is the covariance of the gradient of a minibatch and q its diagonal. Minibatch noise heats direction k of K by
 ε (Bᵀ C B)_kk / 4; the noise correction takes the diagonal of it out of every coordinate. What is left raises the
@@ -21,17 +21,17 @@ from degrade.noise import Key, Tensors, batch_index, normal_like
 from degrade.potential import Potential
 from degrade.samplers import AUTO, SAMPLERS, Sampler
 
-HEATING, TAKEN = 0.05, 0.4
+HEATING, TAKEN = 0.045, 0.4
 REACH = 0.03
 BATCH = 128
 FIRST, AGAIN = 8, 2
-PAIRS = 3
+PAIRS = 4
 
 
 class Found(NamedTuple):
-    """What is known of the step at some weights: stiffest curvature and its direction, S / nβ and R of the bound.
+    """What is known of the step at some weights: stiffest curvature and its direction, S / nβ and R / nβ of the bound.
 
-    S grows as nβ, so that a look at one temperature tells about another.
+    S and R grow as nβ, so that a look at one temperature tells about another.
     """
 
     sharpness: float
@@ -54,7 +54,7 @@ def bound(found: Sequence[Found], nbeta: float, sampler: Sampler, seen: float = 
     """
     stable = sampler.stability / max(max(x.sharpness for x in found), 1e-12)
     heat = nbeta * max(seen, float(np.mean([x.heat for x in found])))
-    cool = 1 / max(heat / HEATING, max(x.taken for x in found) / TAKEN, 1e-12)
+    cool = 1 / max(heat / HEATING, nbeta * max(x.taken for x in found) / TAKEN, 1e-12)
     return Bound(min(stable, cool), "stability" if stable < cool else "heating")
 
 
@@ -82,7 +82,7 @@ def look(
     pairs = range(PAIRS * step, PAIRS * (step + 1))
     whole = sum(heating(potential, weights, metric, nbeta, batch_size, key, pair) for pair in pairs) / PAIRS
     taken = corrected(metric)
-    return Found(sharpness, (whole - taken) / nbeta, taken, vector)
+    return Found(sharpness, (whole - taken) / nbeta, taken / nbeta, vector)
 
 
 def sharpest(

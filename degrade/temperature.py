@@ -85,7 +85,8 @@ class Ascent:
         known = [] if self.rounds == 1 else self.memory
         self.memory = [*known, average([p.curvature for p in pilots.values()])][-MEMORY:]
         excess = over_chains([p.excess for p in pilots.values()])
-        rise = sum(p.rise for p in pilots.values()) / len(pilots) / float(np.clip(1 + excess.mean, COLDEST, 1.0))
+        surely = excess.mean + 2 * (excess.se if math.isfinite(excess.se) else abs(excess.mean) / 2)
+        rise = sum(p.rise for p in pilots.values()) / len(pilots) / float(np.clip(1 + surely, COLDEST, 1.0))
         self.seen = self._told(list(pilots.values()), nbeta)
         self.history.append((nbeta, rise))
         return rise, list(pilots.values())
@@ -134,7 +135,7 @@ class Ascent:
         return math.log(nbeta) + float(np.clip(error / self.slope(), -1.0, 1.0))
 
     def settle(self, number: int, target: float, nbeta: float, pilots: list[Pilot]) -> Rung:
-        """Freeze a rung with the step that its last looks allow."""
+        """Freeze a rung with the step that the looks of its last rounds allow."""
         looks = [p.found for p in pilots]
         sampler = choose(self.settings.sampler, looks, nbeta, self.seen)
         allowed = bound(looks, nbeta, SAMPLERS[sampler], self.seen)
@@ -164,13 +165,15 @@ def aim(ascent: Ascent, number: int, target: float, before: Rung | None) -> Rung
     if number == 1:
         nbeta = _warm_up(ascent, target, nbeta)
     implied: list[float] = []
+    last: list[Pilot] = []
     for turn in range(ROUNDS):
-        rise, pilots = ascent.round(number, nbeta)
+        before_last = last
+        rise, last = ascent.round(number, nbeta)
         implied.append(ascent.implied(nbeta, rise, target))
         if turn > 0 and not ascent.seen and abs(rise / target - 1) < CLOSE:
             break
         nbeta = math.exp(implied[-1])
-    return ascent.settle(number, target, math.exp(sum(implied[-2:]) / len(implied[-2:])), pilots)
+    return ascent.settle(number, target, math.exp(sum(implied[-2:]) / len(implied[-2:])), before_last + last)
 
 
 def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
