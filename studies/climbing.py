@@ -50,8 +50,8 @@ def climb(
     organism: Any = subject.organism
     heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
     return climb_ladder(
-        subject.model, data, rises=size.rises, loss=next_token_loss, width=organism.width or size.width, heldout=heldout,
-        progress=progress, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
+        subject.model, data, rises=size.rises, loss=next_token_loss, width=organism.width or size.width,
+        heldout=heldout, progress=progress, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
         steps=size.steps, burn_in=size.burn_in, longer=longer, seed=seed, workers=workers,
     )  # fmt: skip
 
