@@ -7,16 +7,16 @@ item asked for occurs in training, as the probes say it (`frequency`, `copies`).
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from studies.behaviours import BEHAVIOUR, severity, starts, swept
-from studies.differences import Difference, p_value, welch
+from studies.differences import Difference, limits, p_value, welch
 from studies.retention import SIGNAL, crossing, retention
-from studies.statistics import adjusted, chain_interval
+from studies.statistics import adjusted
 
 GENERALITY = (  # the first that fits; None: it could be answered either way
     (r"canary|memor", 0.0, "a sequence recited"),
@@ -87,28 +87,56 @@ def agreements(table: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(scales: pd.DataFrame, place: pd.Series, against: str, worst: dict[Any, str]) -> Iterator[dict]:
     taus = {dial: _taus(rows, place) for dial, rows in scales.groupby("dial", sort=False)}
-    taus = {dial: values for dial, values in taus.items() if len(values)}
+    taus = {dial: values for dial, values in taus.items() if len(values.tau)}
     counts = scales[scales[BEHAVIOUR].apply(tuple, axis=1).map(place).notna()].groupby("dial")["behaviour"].nunique()
     for dial, values in taus.items():
-        mean, se, low, high, chains = chain_interval(list(values))
-        found = Difference(np.nan, np.nan, np.nan)
+        mean, low, high, se = _mean(values.tau, values.step)
+        apart = Difference(np.nan, np.nan, np.nan)
         if dial != NATURAL and NATURAL in taus:
-            found = welch(taus[NATURAL], values)
-        limits = {"value": mean, "low": low, "high": high, "se": se, "chains": chains}
-        difference = {"difference": found.value, "p": p_value(found)}
-        yield {"dial": dial, "against": against, **limits, "behaviours": int(counts[dial]),
-               "verdict": worst[dial], **difference}  # fmt: skip
+            apart = welch(taus[NATURAL].tau, values.tau, (taus[NATURAL].step, values.step))
+        yield {"dial": dial, "against": against, "value": mean, "low": low, "high": high, "se": se,
+               "chains": len(values.tau), "behaviours": int(counts[dial]), "verdict": worst[dial],
+               "difference": apart.value, "p": p_value(apart)}  # fmt: skip
 
 
-def _taus(scales: pd.DataFrame, place: pd.Series) -> np.ndarray:
+class _Taus(NamedTuple):
+    """τ_b of each chain, and how far one swapped pair moves it."""
+
+    tau: np.ndarray
+    step: float
+
+
+def _mean(tau: np.ndarray, step: float) -> tuple[float, float, float, float]:
+    """Mean, limits and standard error over chains; where all agree, as if one chain were a swapped pair apart."""
+    count = len(tau)
+    if count < 2:
+        return float(tau.mean()), np.nan, np.nan, np.nan
+    found = Difference(float(tau.mean()), float(np.sqrt(max(tau.var(ddof=1), step**2 / count) / count)), count - 1)
+    low, high = limits(found)
+    return found.value, max(low, -1.0), min(high, 1.0), found.se
+
+
+def _taus(scales: pd.DataFrame, place: pd.Series) -> _Taus:
     """τ_b of each chain; chains in which all are tied have none."""
-    out = []
+    out, steps = [], [0.0]
     for _, rows in scales.groupby("chain"):
         at = rows[BEHAVIOUR].apply(tuple, axis=1).map(place)
         both = rows.assign(at=at.to_numpy(float)).dropna(subset=["at"])
         if len(both) > 1:
             out.append(float(stats.kendalltau(both["score"].rank(), both["at"]).statistic))
-    return np.array([tau for tau in out if np.isfinite(tau)])
+            pairs = [_untied(both[name]) for name in ("score", "at")]
+            steps.append(2 / np.sqrt(pairs[0] * pairs[1]) if min(pairs) > 0 else 0.0)
+    return _Taus(np.array([tau for tau in out if np.isfinite(tau)]), max(steps))
+
+
+def _untied(values: pd.Series) -> int:
+    """Number of pairs with different values.
+
+    >>> _untied(pd.Series([1.0, 1.0, 2.0]))
+    2
+    """
+    counts = values.value_counts()
+    return int(len(values) * (len(values) - 1) / 2 - (counts * (counts - 1) / 2).sum())
 
 
 def _classes(scales: pd.DataFrame) -> pd.Series:

@@ -18,8 +18,14 @@ class Difference(NamedTuple):
     above: bool = False
 
 
-def welch(first: ArrayLike, second: ArrayLike) -> Difference:
+def welch(first: ArrayLike, second: ArrayLike, least: tuple[float, float] = (0.0, 0.0)) -> Difference:
     """Mean of the first minus mean of the second, √(s₁²/n₁ + s₂²/n₂), Welch–Satterthwaite degrees of freedom.
+
+    Args:
+        first: A number per chain.
+        second: A number per chain of the other.
+        least: Smallest steps the two can move by, if they are discrete: chains that all agree say nothing of their
+            spread, which is then taken to be what one chain a step apart would show, s² = step²/n.
 
     >>> welch([2.0, 4.0], [1.0, 1.0, 1.0])
     Difference(value=2.0, se=1.0, freedom=1.0, below=False, above=False)
@@ -28,7 +34,8 @@ def welch(first: ArrayLike, second: ArrayLike) -> Difference:
     value = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
         return Difference(value, np.nan, np.nan)
-    parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
+    spread = [max(x.var(ddof=1), step**2 / len(x)) for x, step in zip((a, b), least, strict=True)]
+    parts = np.array([spread[0] / len(a), spread[1] / len(b)])
     return Difference(value, float(np.sqrt(parts.sum())), satterthwaite(parts, [len(a) - 1, len(b) - 1]))
 
 

@@ -29,11 +29,17 @@ class Lost(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """Differences of one behaviour: by chain and by question."""
+    """Differences of one behaviour: by chain and by question, and how far one answer moves (0 if not yes or no)."""
 
     label: str
     chains: np.ndarray
     questions: np.ndarray
+    step: float
+
+    def variance(self) -> float:
+        """Of the mean over questions; where all agree, as if one answer differed."""
+        count = len(self.questions)
+        return max(self.questions.var(ddof=1), self.step**2 / count) / count if count > 1 else 0.0
 
 
 def lost(part: pd.DataFrame, chains: pd.DataFrame, degraded: str, other: str) -> list[Lost]:
@@ -98,13 +104,13 @@ def _parts(part: pd.DataFrame, rows: pd.DataFrame, between: dict[Any, dict[int, 
         for chain, weights in between.items()
     ]
     each = np.array([(one - theirs).to_numpy(float) for one in read]) / gap * (1 if first["higher"] else -1)
-    return _Parts(str(first["behaviour"]), each.mean(1), each.mean(0))
+    return _Parts(str(first["behaviour"]), each.mean(1), each.mean(0), 1 / gap if first["binary"] else 0.0)
 
 
 def _mean(found: list[_Parts]) -> tuple[float, float, float]:
     """Mean over behaviours, its standard error from chains and questions, and Satterthwaite's degrees of freedom."""
     by_chain = np.mean([one.chains for one in found], axis=0)
-    questions = sum(one.questions.var(ddof=1) / len(one.questions) for one in found if len(one.questions) > 1)
+    questions = sum(one.variance() for one in found)
     chains = by_chain.var(ddof=1) / len(by_chain) if len(by_chain) > 1 else np.nan
     parts = np.array([chains, questions / len(found) ** 2])
     freedom = np.array([max(len(by_chain) - 1, 1), max(sum(len(one.questions) - 1 for one in found), 1)])
