@@ -143,7 +143,7 @@ def _exceeds(value: Estimate, bound: float, most: float) -> bool:
 
 def too_long(reading: Reading) -> bool:
     """Whether the step adds more to the rise than the verdict allows, where λ is not corrected for it."""
-    return reading.bound == "stability" and _exceeds(reading.heating, ADDED, ADDED)
+    return reading.bound in ("stability", "temperature") and _exceeds(reading.heating, ADDED, ADDED)
 
 
 def mended(ascent: Ascent, rung: Rung, reading: Reading, fault: str) -> Rung:
@@ -155,7 +155,8 @@ def mended(ascent: Ascent, rung: Rung, reading: Reading, fault: str) -> Rung:
     if fault == "step":
         hot = reading.temperature.mean - 1 > HOT
         shorter = max(HEATING / (reading.temperature.mean - 1), 0.25) if hot else 0.5
-        name = "heating" if hot else rung.bound.name
+        noisy = ascent.settings.batch_size < len(ascent.scene.potential.data)
+        name = "heating" if hot and noisy else rung.bound.name
         rung = replace(rung, bound=Bound(rung.bound.step_size * shorter, name))
         rise *= 1 - (1 - shorter) * float(np.clip(np.nan_to_num(reading.heating.mean), 0.0, 0.5))
     ascent.history.append((rung.nbeta, rise))

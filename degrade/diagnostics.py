@@ -127,19 +127,21 @@ def heating(legs: list[Leg], halved: list[Leg]) -> Estimate:
     if not pairs:
         return Estimate(float("nan"), float("nan"))
     level = float(np.mean([before[-len(before) // 2 :].mean() for before, _ in pairs]))
+    if level == 0:  # a step so small that nothing moved
+        return Estimate(float("nan"), float("nan"))
     return over_chains([2 * float(before[-len(later) :].mean() - later.mean()) / level for before, later in pairs])
 
 
 def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str) -> Estimate:
     """λ = nβ E[ΔL] at a rung: nβ times the rise of its draws.
 
-    Where heating bounded the step, the part η that the step adds to the rise (see `heating`) is taken out: λ belongs to
-    nβ, and the draws are warmer than that. Elsewhere η is noise about 0, and left in.
+    Where heating bounded the step, the part η that the step adds to the rise (see `heating`) is taken out if it
+    exceeds two standard errors: λ belongs to nβ, and the draws are warmer than that. Elsewhere η is noise about 0.
 
     >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.5, 0.0), "heating")
     Estimate(mean=25.0, se=0.5)
     """
-    if bound != "heating" or not np.isfinite(added.mean):
+    if bound != "heating" or not added.mean > 2 * added.se:
         return Estimate(nbeta * rise.mean, nbeta * rise.se)
     left = 1 - added.mean
     return Estimate(nbeta * rise.mean * left, nbeta * float(np.hypot(rise.se * left, rise.mean * added.se)))

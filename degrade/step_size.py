@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A step size and what bounded it: "stability" or "heating"."""
+    """A step size and what bounded it: "stability", "heating", or "temperature" (heat without gradient noise)."""
 
     step_size: float
     name: str
@@ -55,14 +55,15 @@ def bound(found: Sequence[Found], nbeta: float, sampler: Sampler, seen: float = 
     stable = sampler.stability / max(max(x.sharpness for x in found), 1e-12)
     heat = nbeta * max(seen, float(np.mean([x.heat for x in found])))
     cool = 1 / max(heat / HEATING, nbeta * max(x.taken for x in found) / TAKEN, 1e-12)
-    return Bound(min(stable, cool), "stability" if stable < cool else "heating")
+    noisy = any(x.taken > 0 for x in found)
+    return Bound(min(stable, cool), "stability" if stable < cool else "heating" if noisy else "temperature")
 
 
 def choose(name: str, found: Sequence[Found], nbeta: float, seen: float = 0.0) -> str:
     """The sampler of a name; the default is `sgld` where heating limits its step, `baoab` where stability does."""
     if name != AUTO:
         return name
-    return "sgld" if bound(found, nbeta, SAMPLERS["sgld"], seen).name == "heating" else "baoab"
+    return "sgld" if bound(found, nbeta, SAMPLERS["sgld"], seen).name != "stability" else "baoab"
 
 
 def look(

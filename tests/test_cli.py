@@ -26,7 +26,7 @@ def test_help_and_lists():
         (["run", "survival", "--probe", "telepathy"], "unknown name 'telepathy' among the probes.*induction"),
         (["run", "survival", "--probe", "induction:size=3"], "no setting 'size'"),
         (["run", "survival", "--probe", "induction:size"], "expected NAME:key=value"),
-        (["run", "patching", "--controls"], "study 'patching' has no option --controls"),
+        (["run", "patching", "--controls"], "study 'patching' takes no --controls"),
         (["list", "samplers"], "unknown kind 'samplers'; the known ones are: probes, studies, organisms"),
         (["report", "nowhere"], "holds no manifest.json"),
     ],

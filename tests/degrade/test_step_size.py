@@ -57,12 +57,13 @@ def test_heating_and_what_the_correction_takes_out_of_it_are_the_dense_traces():
 def test_the_smallest_bound_wins_over_the_stiffest_look_and_the_mean_heat():
     looks = [Found(2.0, 0.01, 0.0, []), Found(4.0, 0.03, 0.0, [])]
     assert bound(looks, 1.0, SGLD) == (SGLD.stability / 4.0, "stability")
-    assert bound([Found(2.0, 1.0, 0.0, []), Found(2.0, 10.0, 0.0, [])], 1.0, SGLD) == (
+    assert bound([Found(2.0, 1.0, 0.0, []), Found(2.0, 10.0, 0.01, [])], 1.0, SGLD) == (
         pytest.approx(HEATING / 5.5),
         "heating",
     )
     assert bound([Found(2.0, -1.0, 0.0, [])], 1.0, SGLD).name == "stability"
     assert bound([Found(2.0, 1.0, 0.0, [])], 2.0, SGLD, seen=5.0).step_size == pytest.approx(HEATING / 10.0)
+    assert bound([Found(2.0, 1.0, 0.0, [])], 2.0, SGLD, seen=5.0).name == "temperature"
     assert bound([Found(2.0, -1.0, 100.0, [])], 1.0, SGLD) == (pytest.approx(TAKEN / 100.0), "heating")
 
 

@@ -111,7 +111,8 @@ def test_claims_keep_an_honest_width_at_both_ends(table):
 
 def test_a_claim_lasts_until_the_first_rung_where_it_fails(table):
     held = pd.DataFrame({"dial": "natural", "claim": "c", "rung": [0, 1, 2, 3], "target": [0, 0.1, 0.2, 0.4]})
-    held = held.assign(rise=held["target"], share=[1.0, 1.0, 0.5, 1.0], verdict="ok")
+    held = held.assign(rise=held["target"], share=[1.0, 1.0, 0.5, 1.0], high=1.0, verdict="ok")
+    held = held.assign(x=held["rise"])
     assert one(lasting(held), dial="natural")["until"] == 0.1
     assert one(lasting(held.assign(share=1.0)), dial="natural")["last"]
     assert np.isnan(one(lasting(held.assign(share=0.0)), dial="natural")["until"])
