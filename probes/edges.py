@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from probes.graph import Graph
-from probes.hooks import Edit, hooked, logits, record, write_weights
+from probes.hooks import Edit, hooked, logits, record
+from probes.tl_weights import outputs
 
 START = "blocks.0.hook_resid_pre"
 
@@ -50,13 +51,13 @@ def _writing(model: Any, graph: Graph) -> dict[str, tuple[int, Callable[[Tensor]
     found: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {START: (0, lambda x: x.unsqueeze(1))}
     for layer in range(graph.layers):
         first = graph.first(layer)
-        found[f"blocks.{layer}.attn.hook_z"] = (first, _by_head(write_weights(model, layer)))
+        found[f"blocks.{layer}.attn.hook_z"] = (first, _by_head(outputs(model, layer)))
         found[f"blocks.{layer}.hook_mlp_out"] = (first + graph.heads, lambda x: x.unsqueeze(1))
     return found
 
 
 def _by_head(weights: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda z: torch.einsum("nthe,hed->nhtd", z, weights)
+    return lambda z: torch.einsum("nthe,hed->nhtd", z, weights.to(z.dtype))  # as the model does it
 
 
 @contextmanager

@@ -164,8 +164,3 @@ def forked(model: Any) -> Iterator[None]:
     finally:
         model.set_use_split_qkv_input(before["use_split_qkv_input"])
         model.set_use_hook_mlp_in(before["use_hook_mlp_in"])
-
-
-def write_weights(model: Any, layer: int) -> Tensor:
-    """What each head's z is multiplied by before it is added to the stream, shape (heads, d_head, d_model)."""
-    return model.blocks[layer].attn.W_O.detach()
