@@ -1,14 +1,22 @@
-"""Benchmarks: `python -m tests.benchmarks NAME [--quick]` prints a table and writes it as NAME.csv in this directory.
+"""Benchmarks: `python -m tests.benchmarks NAME [--quick] [--option value ...]` prints a table and writes it as csv.
 
-Not part of pytest's outcome. Each is a module with `run(quick) -> DataFrame`. To add one: a new file, a line in NAMES.
+Not part of pytest's outcome. Each is a module with `run(quick, ...) -> DataFrame`, all that costs, whose further
+arguments are the command's options, and, where rows are many, `summary(table) -> DataFrame`, which is printed instead.
+The csv's first line is the command. To add one: a new file, a line in NAMES.
 """
 
 import argparse
 import importlib
 import os
+import shlex
+import sys
 from pathlib import Path
 
+from degrade.options import accepted
+
 NAMES = {
+    "dln": "LLC of deep linear networks against exact sampling, beside devinterp",
+    "mixing": "gradients until the LLC of a quadratic is right, beside devinterp",
     "step": "time of a sampling step over bare forward + backward",
 }
 
@@ -18,11 +26,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("name", choices=NAMES, help="; ".join(f"{name}: {what}" for name, what in NAMES.items()))
     parser.add_argument("--quick", action="store_true", help="a small version, to see that it runs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the csv goes")
-    given = parser.parse_args()
-    table = importlib.import_module(f"tests.benchmarks.{given.name}").run(given.quick)
-    print(table.to_string(index=False))
-    table.to_csv(given.out / f"{given.name}.csv", index=False)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the csv goes")
+    parser.add_argument("--file", help="the csv's name; default: the benchmark's")
+    given, rest = parser.parse_known_args()
+    module = importlib.import_module(f"tests.benchmarks.{given.name}")
+    table = module.run(**accepted(given.name, module.run, {"quick": given.quick}, rest))
+    print((module.summary(table) if hasattr(module, "summary") else table).to_string(index=False))
+    given.out.mkdir(parents=True, exist_ok=True)
+    with (given.out / f"{given.file or given.name}.csv").open("w") as file:
+        file.write(f"# python -m tests.benchmarks {shlex.join(sys.argv[1:])}\n")
+        table.to_csv(file, index=False)
 
 
 if __name__ == "__main__":
