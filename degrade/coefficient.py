@@ -36,19 +36,27 @@ class LLC:
     def se(self) -> float:
         """Standard error of λ̂: the larger of what chains differ by and what their own autocorrelated traces leave.
 
-        sd over chains / √chains holds all noise, that of a correction for heating too, but is itself uncertain with few
-        chains; the traces' own error, (Σ_c se_c²)^½ / chains by effective sample size, does not see chains that
-        disagree. Both hold the noise of the minibatches on which L(w) − L(w*) is taken.
+        sd over chains / √chains holds all noise, but is itself uncertain with few chains; the traces' own error,
+        (Σ_c se_c²)^½ / chains by effective sample size, does not see chains that disagree. Both hold the noise of the
+        minibatches on which L(w) − L(w*) is taken. Where minibatch heating bounded the step, the error of the part that
+        the step adds comes on top, whether it was taken out or not.
         """
-        known = [error for error in self.errors.values() if math.isfinite(error)]
-        return max(known) if known else math.nan
+        errors = self.errors
+        known = [errors[name] for name in ("chain", "within_chain") if math.isfinite(errors[name])]
+        return math.hypot(max(known), errors["heating"]) if known else math.nan
 
     @property
     def errors(self) -> dict[str, float]:
-        """The two errors `se` is the larger of: {"chain": between chains, "within_chain": of their traces}."""
-        each = self.per_chain
+        """What `se` is made of: {"chain": between chains, "within_chain": of their traces, "heating": of the step}."""
+        each, row = self.per_chain, self._row
         within = float(np.sqrt((each.se**2).sum())) / len(each) if len(each) else math.nan
-        return {"chain": float(self._row.llc_se), "within_chain": within}
+        heating = abs(row.nbeta * row.rise * row.heating_se) if row.bound == "heating" else 0.0
+        left = row.llc / (row.nbeta * row.rise) if row.rise else 1.0
+        return {
+            "chain": float(row.nbeta * row.rise_se * left),
+            "within_chain": within * float(left),
+            "heating": float(np.nan_to_num(heating)),
+        }
 
     @property
     def per_chain(self) -> pd.DataFrame:
