@@ -97,8 +97,8 @@ def status(folder: Annotated[Path, typer.Argument(help="The --out of a run, fini
 
 
 def _told(folder: Path, work: Callable[[], tuple[str, Any]]) -> None:
-    """Run a study, and say what was found, or what is kept if it is stopped."""
-    from degrade import plugins
+    """Run a study, print its rungs with their verdicts and what was found, or what is kept if it is stopped."""
+    from degrade import plugins, rung_lines
 
     began = time.monotonic()
     try:
@@ -106,7 +106,7 @@ def _told(folder: Path, work: Callable[[], tuple[str, Any]]) -> None:
     except KeyboardInterrupt as stop:
         typer.secho(f"degrade: stopped. {' '.join(_notes(stop)) or 'Nothing was written.'}", err=True)
         raise typer.Exit(130) from None
-    for line in plugins.find("studies", study).finding(table):
+    for line in [*rung_lines.lines(folder), "", *plugins.find("studies", study).finding(table)]:
         typer.echo(line)
     typer.echo(f"Report: {folder / 'report.html'} ({time.monotonic() - began:.0f} s)")
 
