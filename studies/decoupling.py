@@ -17,8 +17,10 @@ import pandas as pd
 
 from degrade import store
 from probes.tables import stack
+from studies.behaviours import rungs
 from studies.climbing import Size, climb, stored
 from studies.differences import Difference, limits, p_value
+from studies.findings import usable
 from studies.finetuning_ladders import Losses
 from studies.finetuning_penalty import by_chain
 from studies.finetuning_tasks import entropy
@@ -144,15 +146,17 @@ def figure(table: pd.DataFrame) -> "Figure":
 
 
 def finding(table: pd.DataFrame) -> list[str]:
-    """Which behaviours are kept beyond the smaller model's, which are not, and what stays open."""
-    found = kept(table)
+    """How far the ladder holds, which behaviours are kept beyond the smaller model's, and what stays open."""
+    found, ladder = kept(table), rungs(table)
+    held = usable(ladder[ladder["dial"] == LARGER])
     overall = found[found["label"] == OVERALL].iloc[0]
     if not np.isfinite(overall["value"]):
-        return [f"The models cannot be compared at equal loss: {overall['note']}."]
+        return [held, f"The models cannot be compared at equal loss: {overall['note']}."]
     each = found[found["label"] != OVERALL]
     words = {call: list(each.loc[each["call"] == call, "label"]) for call in ("keeps more", "keeps less", "undecided")}
     said = "; ".join(f"{call} {len(names)} ({', '.join(names) or 'none'})" for call, names in words.items())
     return [
+        held,
         f"Degraded to the smaller model's loss ({overall['note']}; rungs there: {overall['verdict']}), the larger model"
         f" has {overall['value']:.3g} [{overall['low']:.3g}, {overall['high']:.3g}] more of the behaviours than the"
         " smaller one, as a share of its own at w*, on average.",

@@ -4,21 +4,23 @@ import numpy as np
 import pandas as pd
 
 from studies.dials_agreement import AGAINST, NATURAL
+from studies.findings import usable
 
 CALLED = 0.05
 MEANS = {"frequency": "training frequency", "generality": "generality"}
 
 
 def finding(found: pd.DataFrame, rungs: pd.DataFrame) -> list[str]:
-    """The natural dial's correlations, the others', those that differ, and what could not be decided.
+    """How far the ladder holds, each dial's correlations, those that differ, and what could not be decided.
 
     Args:
         found: What `studies.dials_agreement.agreements` returned.
         rungs: What `studies.behaviours.rungs` returned.
     """
+    held = usable(rungs[rungs["dial"] == NATURAL])
     if found.empty:
-        return ["Nothing can be ranked: no dial has two behaviours with an E½ and a frequency or a class."]
-    out = [sentence for against in AGAINST if (sentence := _against(found, against))]
+        return [held, "Nothing can be ranked: no dial has two behaviours with an E½ and a frequency or a class."]
+    out = [held, *(sentence for against in AGAINST if (sentence := _against(found, against)))]
     silent = sorted(set(rungs["dial"]) - set(found["dial"]))
     if silent:
         out.append(f"Without a rung or a ranking: {', '.join(silent)}.")

@@ -18,6 +18,7 @@ from degrade import next_token_loss
 from degrade.manifest import FORMAT, PACKAGES
 from probes.tables import stack
 from studies import finetuning_ladders as ladders
+from studies.behaviours import rungs
 from studies.climbing import Size
 from studies.finetuning_findings import finding as sentences
 from studies.finetuning_penalty import penalties
@@ -122,7 +123,7 @@ def figure(table: pd.DataFrame) -> "Figure":
 
 def finding(table: pd.DataFrame) -> list[str]:
     """What was found: the penalty of each copy, the control's, and what the potential changes."""
-    return sentences(penalties(table))
+    return sentences(penalties(table), rungs(table))
 
 
 def report(folder: str | Path) -> Path:
@@ -144,8 +145,8 @@ def _write(
 
     if fresh:
         ladders.write(climbed, folder)
-    rungs = [one.table.assign(model=name, potential=kind) for (name, kind), one in climbed.items()]
-    pd.concat(rungs, ignore_index=True).to_parquet(folder / "ladder.parquet")
+    tables = [one.table.assign(model=name, potential=kind) for (name, kind), one in climbed.items()]
+    pd.concat(tables, ignore_index=True).to_parquet(folder / "ladder.parquet")
     table.to_parquet(folder / "probes.parquet")
     penalties(table).to_parquet(folder / "penalties.parquet")
     left = [one.name for one in VARIANTS if one not in variants]

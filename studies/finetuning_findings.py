@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from studies.findings import usable
 from studies.finetuning_ladders import MIXED, TASK_ONLY
 from studies.structure import OVERALL
 
@@ -17,15 +18,17 @@ WORDS = {
 }
 
 
-def finding(found: pd.DataFrame) -> list[str]:
-    """A sentence for each finetuned copy, one for the control, one for the potential, one for what stays open.
+def finding(found: pd.DataFrame, rungs: pd.DataFrame) -> list[str]:
+    """How far the ladders hold, a sentence for each finetuned copy, the control, the potential, and what stays open.
 
     Args:
         found: What `studies.finetuning_penalty.penalties` returned.
+        rungs: What `studies.behaviours.rungs` returned, of all ladders.
     """
     mixed = found[found["potential"] == MIXED]
     tuned = [name for name in mixed["model"].unique() if name != CONTROL]
-    out = [f"{name} (mixture potential): {_numbers(mixed[mixed['model'] == name])}." for name in tuned]
+    out = [f"All ladders together: {usable(rungs)}"]
+    out += [f"{name} (mixture potential): {_numbers(mixed[mixed['model'] == name])}." for name in tuned]
     if CONTROL in set(mixed["model"]):
         out.append(_control(mixed[mixed["model"] == CONTROL]))
     out += [_potential(found, name) for name in found.loc[found["potential"] == TASK_ONLY, "model"].unique()]

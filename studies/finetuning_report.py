@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from studies import figures
+from studies import behaviours, figures
 from studies.finetuning_findings import finding, number
 from studies.finetuning_ladders import BASE
 from studies.finetuning_penalty import by_chain
@@ -49,7 +49,7 @@ def redraw(folder: Path) -> Path:
     (folder / "figures").mkdir(exist_ok=True)
     for name, plate in plates.items():
         (folder / "figures" / f"{name}.png").write_bytes(plate.png)
-    return write(folder, _report(ladder, found, manifest, list(plates.values())))
+    return write(folder, _report(ladder, found, behaviours.rungs(table), manifest, list(plates.values())))
 
 
 LOSSES = (
@@ -78,7 +78,9 @@ def _losses(table: pd.DataFrame) -> pd.DataFrame:
     return out.sort_values(["potential", "model", "rung"], key=lambda one: one.eq(BASE) if one.name == "model" else one)
 
 
-def _report(ladder: pd.DataFrame, found: pd.DataFrame, manifest: dict[str, Any], plates: list[Plate]) -> Report:
+def _report(
+    ladder: pd.DataFrame, found: pd.DataFrame, rungs: pd.DataFrame, manifest: dict[str, Any], plates: list[Plate]
+) -> Report:
     failed = ladder[ladder["verdict"].isin(["failed", "suspect"])]
     out = [
         f"{row['model']}, {row['potential']}, rung {row['rung']} (target {row['target']:.3g}): {row['verdict']},"
@@ -88,7 +90,7 @@ def _report(ladder: pd.DataFrame, found: pd.DataFrame, manifest: dict[str, Any],
     out += [f"{name}: not made, its method needs the package peft." for name in manifest["left out"]]
     return Report(
         title="What finetuning costs in generalisation",
-        finding=finding(found),
+        finding=finding(found, rungs),
         settings=manifest["asked"] | {one["name"]: _said(one) for one in manifest["copies"]},
         ladder=ladder,
         plates=plates,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
 FULL = Size((0.07, 0.11, 0.22, 0.5, 1.0), 8, 2, 2, 256, 512, None, None)
 QUICK = Size((0.1, 0.5), 4, 1, 1, 128, 128, 120, 40)
-AXES = ("heldout", "rise")
+AXES = {"heldout": "rise of the held-out loss", "rise": "rise of the sampling data's loss"}
 GAPS = ("exact", "larger")
 SEQUENCES, QUICK_SEQUENCES = 4096, 1024  # on which contributions are measured
 
@@ -117,8 +117,13 @@ def open_gap(subject: Subject, gap: str | float) -> Gap:
 
 
 def on_axis(table: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """The table with its `rise` on the axis that the gap is compared with."""
-    return table if axis == "rise" else table.assign(rise=table["heldout_rise"])
+    """The table with its `rise` on the axis that the gap is compared with, named in the column `axis`."""
+    return table.assign(axis=axis, rise=table["rise" if axis == "rise" else "heldout_rise"])
+
+
+def axis_of(table: pd.DataFrame) -> str:
+    """What the axis of a table of this study is, in words."""
+    return AXES[str(table["axis"].dropna().iloc[0])]
 
 
 def natural_gap(table: pd.DataFrame) -> Gap:
@@ -138,7 +143,7 @@ def figure(table: pd.DataFrame) -> "Figure":
     """E½ of every behaviour with its call, against the gap, training frequency and the contribution to test loss."""
     from studies import figures
 
-    return figures.spectrum(spectrum(table), natural_gap(table), rungs(table), marks_of(table))
+    return figures.spectrum(spectrum(table), natural_gap(table), rungs(table), marks_of(table), axis_of(table))
 
 
 def finding(table: pd.DataFrame) -> list[str]:

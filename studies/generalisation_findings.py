@@ -10,9 +10,14 @@ from studies.generalisation_calls import CALLS, LEVEL, Gap, by_chain
 from studies.retention import crossing
 from studies.statistics import chain_interval
 
+RELATIONS = {
+    "frequency": "how often an item was seen in training",
+    "test": "what a behaviour takes off the test loss",
+}
+
 
 def finding(found: pd.DataFrame, gap: Gap, rungs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """The ladder, the calls, the relation to frequency, what improves test loss all the same, what is undecided.
+    """The ladder, the calls, what E½ goes with, what improves test loss all the same, what is undecided.
 
     Args:
         found: What `studies.generalisation.spectrum` returned.
@@ -20,32 +25,39 @@ def finding(found: pd.DataFrame, gap: Gap, rungs: pd.DataFrame, table: pd.DataFr
         rungs: What `studies.behaviours.rungs` returned.
         table: The study's table, for the chains.
     """
-    return [usable(rungs), _calls(found, gap), _frequency(found, table), _useful(found), _undecided(found)]
+    relations = " ".join(_related(found, table, column) for column in RELATIONS)
+    return [usable(rungs), _calls(found, gap), relations, _useful(found), _undecided(found)]
 
 
-def frequency_relation(found: pd.DataFrame, table: pd.DataFrame) -> dict[str, float]:
-    """Kendall's τ_b of E½ with how often an item was seen in training: of each chain, averaged with a t interval.
+def relation(found: pd.DataFrame, table: pd.DataFrame, column: str = "frequency") -> dict[str, float]:
+    """Kendall's τ_b of E½ with another number of each behaviour: of each chain, averaged with a t interval.
 
     Chains that leave the ladder tie at its ends. The interval is over chains, for these behaviours: it says nothing
     of others.
 
+    Args:
+        found: A row per behaviour.
+        table: The study's table, for the chains.
+        column: Of `found`: the other number; behaviours without it are left out.
+
     Returns:
         tau, low, high, behaviours, chains; nan with fewer than three behaviours or two chains.
     """
-    often = found.set_index(KEY)["frequency"].dropna()
+    other = found.set_index(KEY)[column].astype(float).dropna()
     rows = by_chain(table).set_index(KEY)
-    rows = rows[rows.index.isin(often.index)]
+    rows = rows[rows.index.isin(other.index)]
     taus = []
     for _, chain in rows.groupby("chain"):
         halves = {key: crossing(part["rise"], part["kept"]) for key, part in chain.groupby(level=KEY)}
         scores = [value if not side else side * np.inf for value, side in halves.values()]
-        pairs = pd.DataFrame({"half": scores, "seen": often.reindex(list(halves)).to_numpy(float)}).rank()
-        taus.append(stats.kendalltau(pairs["half"], pairs["seen"]).statistic if len(pairs) > 2 else np.nan)
+        pairs = pd.DataFrame({"half": scores, "other": other.reindex(list(halves)).to_numpy(float)}).rank()
+        taus.append(stats.kendalltau(pairs["half"], pairs["other"]).statistic if len(pairs) > 2 else np.nan)
     kept = [tau for tau in taus if np.isfinite(tau)]
     if len(kept) < 2:
-        return {"tau": np.nan, "low": np.nan, "high": np.nan, "behaviours": len(often), "chains": len(kept)}
+        return {"tau": np.nan, "low": np.nan, "high": np.nan, "behaviours": 0, "chains": len(kept)}
     mean, _, low, high, chains = chain_interval(kept)
-    return {"tau": mean, "low": max(low, -1), "high": min(high, 1), "behaviours": len(often), "chains": chains}
+    behaviours = rows.index.nunique()
+    return {"tau": mean, "low": max(low, -1), "high": min(high, 1), "behaviours": behaviours, "chains": chains}
 
 
 def useful_yet_memorising(found: pd.DataFrame) -> pd.DataFrame:
@@ -91,15 +103,16 @@ def _each(rows: pd.DataFrame) -> str:
     return "; ".join(f"{row['label']}, E½ {scale(row)}" for row in rows.to_dict("records"))
 
 
-def _frequency(found: pd.DataFrame, table: pd.DataFrame) -> str:
-    tau = frequency_relation(found, table)
+def _related(found: pd.DataFrame, table: pd.DataFrame, column: str) -> str:
+    tau = relation(found, table, column)
     if not np.isfinite(tau["tau"]):
         return (
-            "How E½ goes with training frequency cannot be said: too few behaviours have a frequency, or chains an E½."
+            f"How E½ goes with {RELATIONS[column]} cannot be said: too few behaviours have a number for it, or chains"
+            " an E½."
         )
     return (
-        f"Kendall's τ_b of E½ with how often an item was seen in training is {tau['tau']:.2f} [{tau['low']:.2f},"
-        f" {tau['high']:.2f}] over {tau['behaviours']} behaviours (95 % t interval over {tau['chains']} chains)."
+        f"Kendall's τ_b of E½ with {RELATIONS[column]} is {tau['tau']:.2f} [{tau['low']:.2f}, {tau['high']:.2f}] over"
+        f" {tau['behaviours']} behaviours (95 % t interval over {tau['chains']} chains)."
     )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from studies import behaviours, figures, findings
 from studies.claims import claims
 from studies.findings import scale
-from studies.generalisation import finding, natural_gap, spectrum
+from studies.generalisation import axis_of, finding, natural_gap, spectrum
 from studies.generalisation_calls import Gap
 from studies.generalisation_findings import disagree, undecided
 from studies.report import Cell, Plate, Report, Table, write
@@ -57,7 +57,11 @@ def _plates(
     curves, rungs = behaviours.curves(table), behaviours.rungs(table)
     gap_mark = pd.Series({gap.name: gap.value})
     drawn = {
-        "spectrum": (figures.spectrum(found, gap, rungs), "Memorisation and generalisation", SPECTRUM),
+        "spectrum": (
+            figures.spectrum(found, gap, rungs, axis=axis_of(table)),
+            "Memorisation and generalisation",
+            SPECTRUM,
+        ),
         "survival": (figures.survival(curves, rungs, gap_mark), "Retention", SURVIVAL),
         "verdicts": (figures.verdicts(ladder), "Verdicts", "What each rung's verdict rests on; shaded: what passes."),
         "traces": (figures.traces(traces, ladder, smooth=20), "Traces", "Rise of single minibatches, a line a chain."),

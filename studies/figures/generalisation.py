@@ -27,7 +27,9 @@ LOOKS = {
 
 
 @style.styled
-def spectrum(found: pd.DataFrame, gap: Any, rungs: pd.DataFrame, marks: pd.Series | None = None) -> Figure:
+def spectrum(
+    found: pd.DataFrame, gap: Any, rungs: pd.DataFrame, marks: pd.Series | None = None, axis: str = "loss rise"
+) -> Figure:
     """E½ and retention at the gap by behaviour; below, E½ against training frequency and contribution to test loss.
 
     Args:
@@ -35,6 +37,7 @@ def spectrum(found: pd.DataFrame, gap: Any, rungs: pd.DataFrame, marks: pd.Serie
         gap: The natural gap: name, value, se in nats per token.
         rungs: What `studies.behaviours.rungs` returned, on the axis of E½.
         marks: Loss rises to draw as vertical lines, nats per token, by name.
+        axis: What E½ is a value of, in words.
     """
     shown = found[found["call"] != "absent"].sort_values("rank").reset_index(drop=True)
     tall = 1.0 + 0.2 * len(shown)
@@ -44,6 +47,7 @@ def spectrum(found: pd.DataFrame, gap: Any, rungs: pd.DataFrame, marks: pd.Serie
     low, high, near = style.limits(rungs["rise"], None if marks is None else marks.drop(gap.name, errors="ignore"))
     low, high = min(low, gap.value), max(high, gap.value)
     _halves(halves, shown, gap, low / 1.25, high * 1.25)
+    halves.set_xlabel(f"half-retention scale E½,\n{axis} ({style.UNIT}, log axis)")
     style.draw_rungs(halves, rungs)
     style.draw_marks([halves], near[near.between(low, high)], names=False)
     _kept(kept, shown)
@@ -65,7 +69,6 @@ def _halves(panel: Axes, shown: pd.DataFrame, gap: Any, low: float, high: float)
             _point(panel, row, row["value"], height, np.clip([row["low"], row["high"]], *ends), horizontal=True)
     panel.set_yticks(range(len(shown)), [f"{label}  {place + 1}" for place, label in enumerate(shown["label"])])
     panel.set_ylim(len(shown) - 0.4, -0.6)
-    panel.set_xlabel(f"half-retention scale E½ ({style.UNIT}, log axis)")
     panel.set_title(f"line: {gap.name}, {gap.value:.3g}", fontsize=8)
 
 
@@ -81,7 +84,7 @@ def _kept(panel: Axes, shown: pd.DataFrame) -> None:
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_xlim(-0.15, 1.2)
     panel.set_xticks([0, 0.5, 1], ["0", "½", "1"])
-    panel.set_xlabel("retention r at the gap")
+    panel.set_xlabel("retention r at the gap\n(share of f(w*) − f₀)")
     panel.set_title("line: one half", fontsize=8)
 
 
@@ -91,7 +94,7 @@ def _against(
     panel.set_yscale("log")
     panel.axhline(gap.value, color="black", linewidth=0.9)
     panel.set_xlabel(label + (" (log axis)" if scale else ""))
-    panel.set_ylabel(f"E½ ({style.UNIT})")
+    panel.set_ylabel(f"E½ ({style.UNIT}, log axis)")
     rows = shown[np.isfinite(shown["value"]) & np.isfinite(shown[column].astype(float))]
     if scale:
         rows = rows[rows[column] > 0]

@@ -17,8 +17,9 @@ PANELS = (
     ("P3", "P3: loss outside the task, copy − base\n(nats per token)", 0.0),
 )
 _NOTE = (
-    "Large: mean over behaviours (P3: its only number), bars 95 % intervals. Small: single behaviours, filled where "
-    "called at q ≤ 0.05. Hollow large: a suspect rung is involved. Triangles: bounds. Beyond the line: a penalty."
+    "Large: mean over behaviours (P3: its only number), bars 95 % intervals (P1, P3: Welch's t over chains; P2: chains "
+    "and questions). Small: single behaviours, filled where called at q ≤ 0.05. Hollow large: a suspect rung is "
+    "involved. Triangles: bounds, chains leave the ladder. Right of the line: a penalty."
 )
 
 
@@ -91,20 +92,21 @@ def absolute(curves: pd.DataFrame) -> Figure:
             token); the first potential is drawn.
     """
     shown = curves[(curves["potential"] == curves["potential"].iloc[0])]
-    labels = sorted(shown["behaviour"].unique())
+    labels = sorted(shown[["behaviour", "measure"]].drop_duplicates().itertuples(index=False, name=None))
     across = min(4, len(labels))
     down = -(-len(labels) // across)
     figure = Figure(figsize=(7.6, 1.1 + 1.45 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
     models = list(shown["model"].unique())
-    for panel, label in zip(panels, labels, strict=False):
-        mine = shown[shown["behaviour"] == label]
+    for panel, (label, measure) in zip(panels, labels, strict=False):
+        mine = shown[(shown["behaviour"] == label) & (shown["measure"] == measure)]
         _lines(panel, mine, models, "base", "value")
         panel.axhline(mine["chance"].iloc[0], color="0.6", linewidth=0.7, linestyle=(0, (1, 1.5)))
-        panel.set_title(f"{label}\n({mine['measure'].iloc[0]})", fontsize=7.5)
+        panel.set_title(f"{label}\n({measure})", fontsize=7.5)
     for panel in panels[len(labels) :]:
         panel.set_visible(False)
     _keys(figure, models)
+    figure.supylabel("value of the measure named above (loss, excess: nats per token; others: shares)", fontsize=7.5)
     text = "Dotted: chance. The first point of a line is the copy's own w*; hollow: suspect rungs. Means over chains."
     figure.supxlabel("base-corpus loss (nats per token)\n" + style.note(text, 7.6), fontsize=7.5)
     return figure

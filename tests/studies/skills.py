@@ -62,9 +62,18 @@ SETS = {
 DATA = {MIXED: joined(examples(range(SKILLS)), examples([0, 1], seed=5))}
 
 
-def sweep(copies, seeds, size=SIZE):
-    """Ladders of the base model and of some copies, all on the mixture, swept."""
+def climbed(copies, seeds, size=SIZE):
+    """Ladders of the base model and of some copies, all on the mixture."""
     models = {BASE: table_model(), **copies}
     wanted = [(name, MIXED) for name in models]
-    ladders = climb_all(models, DATA, wanted, size, seeds, degrade.label_loss, progress=False)
+    return climb_all(models, DATA, wanted, size, seeds, degrade.label_loss, progress=False)
+
+
+def asked(ladders, size=SIZE):
+    """The study's sweep of such ladders."""
     return swept(ladders, [Skills(), Losses(SETS, degrade.label_loss)], size.asked, 1, False)
+
+
+def sweep(copies, seeds, size=SIZE):
+    """Ladders of the base model and of some copies, swept."""
+    return asked(climbed(copies, seeds, size), size)

@@ -12,7 +12,7 @@ def table(gone=0.3, loss=1.7):
     """A larger model with a loss of 1.5, and a smaller one that lacks a share of every behaviour."""
     models = planted(0, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (1.0, gone, loss, 1.5)}, noise=0.05)
     models["model"] = models["model"].map({BASE: LARGER, "tuned": SMALLER})
-    return models[(models.model == LARGER) | (models.rung == 0)]
+    return models[(models.model == LARGER) | (models.rung == 0)].assign(dial=models["model"])
 
 
 def test_what_is_kept_is_read_at_equal_loss():
@@ -22,10 +22,10 @@ def test_what_is_kept_is_read_at_equal_loss():
         assert found.value[name] == pytest.approx(exact, abs=4 * found.se[name] + 0.03)
     assert found.call["induction"] == "keeps more" and found.call["canary"] == "keeps less"
     assert found.smaller["fact"] == pytest.approx(0.1 + 0.9 * 0.7)
-    assert "induction" in finding(table())[1]
+    assert "induction" in finding(table())[2] and "5 of 5 rungs can be used" in finding(table())[0]
 
 
 def test_a_smaller_model_beyond_the_ladder_is_said_to_be():
     found = kept(table(loss=5.0))
     assert np.isnan(found.value).all()
-    assert "cannot be compared" in finding(table(loss=5.0))[0]
+    assert "cannot be compared" in finding(table(loss=5.0))[1]

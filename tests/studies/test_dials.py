@@ -1,5 +1,8 @@
 """Laws that spoil weights, their strengths at equal loss, and the order that each dial follows."""
 
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +12,14 @@ from scipy import stats
 from degrade.noise import Key
 from degrade.parameters import select
 from studies import dials_checkpoints, dials_matching
+from studies.behaviours import rungs
 from studies.dials_agreement import NATURAL, agreements, generality
 from studies.dials_findings import finding
 from studies.dials_laws import LAWS, Law, early_layers, pruned, quantised
+from studies.finetuning_ladders import BASE, MIXED
 from tests.degrade.test_ladder import short_ladder
 from tests.probes import toys
+from tests.studies import skills
 
 KEY = Key(0, "control", 0, 1)
 LAW = {law.name: law for law in LAWS}
@@ -133,12 +139,15 @@ def against_it():
 
 
 def test_a_planted_order_is_found_and_told_from_its_reverse():
-    found = agreements(planted(0, {NATURAL: by_frequency(), "backwards": against_it()}, noise=0.05))
+    table = planted(0, {NATURAL: by_frequency(), "backwards": against_it()}, noise=0.05)
+    found = agreements(table)
     general = found[found.against == "generality"].set_index("dial")
     assert general.value[NATURAL] > 0.8 and general.value["backwards"] < -0.8
     assert (found.set_index("dial").q["backwards"] <= 0.05).all()
     assert (general.low[NATURAL], general.behaviours[NATURAL]) == (pytest.approx(general.value[NATURAL], abs=0.3), 7)
-    assert len(finding(found, pd.DataFrame({"dial": ["natural", "backwards", "pruning"]}))) == 4
+    said = finding(found, pd.concat([rungs(table), pd.DataFrame({"dial": ["pruning"], "rung": [0]})]))
+    assert len(said) == 5 and "5 of 5 rungs can be used" in said[0]
+    assert any("Without a rung or a ranking: pruning" in sentence for sentence in said)
 
 
 def test_correlations_are_kendalls_chain_by_chain():
@@ -169,18 +178,44 @@ def test_classes_are_of_names():
     assert np.isnan(generality("addition seen")) and np.isnan(generality("poetry"))
 
 
+@dataclass(frozen=True)
+class ScaledDown:
+    """The draws of a ladder, in each of them the weights of the two most frequent skills scaled down by hand."""
+
+    ladder: object
+    kept: list
+
+    @property
+    def model(self):
+        return self.ladder.model
+
+    def draws(self):
+        return iter(self.kept)
+
+    @contextmanager
+    def applied(self, draw):
+        with self.ladder.applied(draw) as model:
+            with torch.no_grad():
+                model.weight[: 2 * skills.INPUTS] *= 0.1
+            yield model
+
+
+def two_dials(seed, spoil=lambda ladder: ladder):
+    """Whether the second of two ladders of one model follows frequency otherwise than the first."""
+    ladders = skills.climbed({"copy": skills.table_model()}, {BASE: seed, "copy": seed + 1})
+    ladders["copy", MIXED] = spoil(ladders["copy", MIXED])
+    table = skills.asked(ladders)
+    table = table.assign(dial=table.model.map({BASE: NATURAL, "copy": "copy"}))
+    number = table.behaviour.str.extract(r"(\d+)")[0].astype(float)
+    found = agreements(table.assign(frequency=2.0 ** (skills.SKILLS - number)))
+    return bool((found.q <= 0.05).any())
+
+
 @pytest.mark.slow
 def test_false_calls_on_two_ladders_of_one_model_stay_nominal():
     """40 pairs of natural ladders with different seeds as two dials: reps with a call, binomial at 5 %, 99.9 %."""
-    from studies.finetuning_ladders import BASE
-    from tests.studies import skills
+    assert sum(two_dials(2 * repetition + 100) for repetition in range(40)) <= stats.binom.ppf(0.999, 40, 0.05)
 
-    wrong = 0
-    for repetition in range(40):
-        copies = {"copy": skills.table_model()}
-        table = skills.sweep(copies, {BASE: 2 * repetition + 100, "copy": 2 * repetition + 101})
-        table = table.assign(dial=table.model.map({BASE: NATURAL, "copy": "copy"}))
-        number = table.behaviour.str.extract(r"(\d+)")[0].astype(float)
-        found = agreements(table.assign(frequency=2.0 ** (skills.SKILLS - number)))
-        wrong += bool((found.q <= 0.05).any())
-    assert wrong <= stats.binom.ppf(0.999, 40, 0.05)
+
+def test_behaviours_scaled_down_by_hand_change_the_order_and_are_found():
+    assert two_dials(100, lambda ladder: ScaledDown(ladder, ladder.kept))

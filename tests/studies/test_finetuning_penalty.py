@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from studies.behaviours import rungs
 from studies.differences import satterthwaite, welch
 from studies.finetuning_findings import finding
 from studies.finetuning_ladders import BASE, MIXED
@@ -45,13 +46,15 @@ def row(found, quantity, label=OVERALL, model="tuned"):
 
 
 def test_a_planted_penalty_is_found_in_each_measure():
-    found = penalties(planted(0, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (0.4, 0.3, 1.7, 1.75)}))
+    table = planted(0, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (0.4, 0.3, 1.7, 1.75)})
+    found = penalties(table)
     ratio, lost, other = row(found, "P1 ratio"), row(found, "P2"), row(found, "P3", "loss outside the task")
     assert ratio.low < 2.5 < ratio.high and ratio.call == "penalty"
     kept = {name: 1 / (1 + (0.2 / half) ** 3) for name, half in HALF.items()}
     assert lost.value == pytest.approx(np.mean(list(kept.values())) - 0.7, abs=3 * lost.se + 0.02)
     assert other.value == pytest.approx(0.25, abs=4 * other.se + 0.01) and other.call == "penalty"
-    assert len(finding(found)) == 2
+    said = finding(found, rungs(table))
+    assert len(said) == 3 and "10 of 10 rungs can be used" in said[0]
 
 
 def test_half_losses_compare_on_the_absolute_axis():

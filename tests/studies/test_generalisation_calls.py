@@ -7,7 +7,7 @@ from scipy import stats
 
 from studies.contributions import worth
 from studies.generalisation_calls import Gap, by_chain, calls
-from studies.generalisation_findings import frequency_relation, undecided, useful_yet_memorising
+from studies.generalisation_findings import relation, undecided, useful_yet_memorising
 from studies.retention import crossing, retained
 from tests.studies import twins
 
@@ -107,9 +107,11 @@ def test_frequency_goes_with_the_scale_in_every_chain(make_table):
     copies = table["behaviour"].str.extract(r"canary x(\d+)")[0].astype(float)
     table = table.assign(frequency=copies)
     own = calls(table, Gap("gap", 0.1))
-    tau = frequency_relation(own, table)
-    assert tau["behaviours"] == 6 and tau["chains"] == 4
+    tau = relation(own, table)
+    assert tau["behaviours"] == 5 and tau["chains"] == 4  # one is not above chance
     assert 0.5 < tau["low"] <= tau["tau"] <= 1
+    backwards = relation(own.assign(test=-own["frequency"]), table, "test")
+    assert backwards["tau"] == pytest.approx(-tau["tau"]) and backwards["behaviours"] == 5
 
 
 def test_what_improves_test_loss_and_is_called_memorising_is_named(found):
