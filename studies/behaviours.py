@@ -16,6 +16,8 @@ from studies.statistics import intervals
 
 BEHAVIOUR = ["probe", "measure", "behaviour"]
 KEY = ["dial", *BEHAVIOUR]
+CURVE = ["rung", "mean", "se", "low", "high", "chains", "rise", "heldout_rise", "target", "verdict"]
+START = ["start", "start_se", "examples", "chance", "higher", "binary"]
 SEVERITY = ("trained", "ok", "ok (heated only)", "suspect", "failed")  # from good to bad
 
 
@@ -61,6 +63,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
         retention, retention_low, retention_high.
     """
     draws = _per_draw(table)
+    if draws.empty:
+        return pd.DataFrame(columns=[*KEY, *CURVE, *START, "label", "retention", "retention_low", "retention_high"])
     where = draws.groupby([*KEY, "rung"], observed=True)[["rise", "heldout_rise"]].mean().reset_index()
     out = intervals(draws, [*KEY, "rung"], "value").merge(where, on=[*KEY, "rung"])
     out = out.merge(rungs(table)[["dial", "rung", "target", "verdict"]], on=["dial", "rung"])
@@ -81,7 +85,7 @@ def starts(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         dial, probe, measure, behaviour, start, start_se, chance, higher, binary, examples.
     """
-    followed = table[swept(table) & table["behaviour"].notna()]
+    followed = _followed(table)
     rows = followed[followed["rung"] == 0]
     keyed = rows.groupby(KEY, observed=True, sort=False)
     means = keyed[["value", "chance"]].mean().rename(columns={"value": "start"})
@@ -112,6 +116,8 @@ def ranking(table: pd.DataFrame) -> pd.DataFrame:
         binary, verdict (the worst among the rungs that enclose the interval; "trained" when only w* was looked at).
     """
     draws = _per_draw(table)
+    if draws.empty:
+        return pd.DataFrame(columns=[*KEY, *START, *HalfRetention.__dataclass_fields__, "verdict", "label", "rank"])
     means = draws[draws["rung"] > 0].groupby([*KEY, "rung", "chain"], observed=True)[["value", "rise"]].mean()
     by_behaviour = {key: rows.reset_index() for key, rows in means.groupby(KEY, observed=True)}
     ladders = _used(rungs(table))
@@ -195,8 +201,16 @@ def _used(ladder: pd.DataFrame) -> pd.DataFrame:
     return ladder[~ladder["verdict"].isin(["failed", "prior"])]
 
 
+def _followed(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that name a behaviour; none if no probe does."""
+    if "behaviour" not in table:
+        return table[:0].assign(behaviour=None)
+    return table[swept(table) & table["behaviour"].notna()]
+
+
 def _per_draw(table: pd.DataFrame) -> pd.DataFrame:
-    rows = table[swept(table) & table["behaviour"].notna() & ~table["verdict"].isin(["failed", "prior"])]
+    rows = _followed(table)
+    rows = rows[~rows["verdict"].isin(["failed", "prior"])]
     keys, values = [*KEY, "rung", "chain", "draw"], ["value", "rise", "heldout_rise"]
     coded = rows[keys + values].astype(dict.fromkeys(KEY, "category"))
     return _plain(coded.groupby(keys, observed=True, sort=False)[values].mean().reset_index())

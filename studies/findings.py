@@ -91,7 +91,9 @@ def scale(row: pd.Series | dict) -> str:
 
 def _main(ranks: pd.DataFrame) -> str:
     """The dial that the others are compared with."""
-    return "natural" if (ranks["dial"] == "natural").any() else str(ranks["dial"].iloc[0])
+    if ranks.empty or (ranks["dial"] == "natural").any():
+        return "natural"
+    return str(ranks["dial"].iloc[0])
 
 
 def usable(ladder: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from studies.claims import lasting
 from studies.findings import scale
+from studies.readings import LIKENESS
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Report:
         versions: Package versions.
         tables: The study's own tables, each with its caption.
         reading: The study's own notes for the reader: a term and what it means.
+        sections: What each probe read, in the order they were asked in.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     tables: Sequence[tuple["Table", str]] = ()
     reading: Sequence[tuple[str, str]] = ()
+    sections: Sequence["Section"] = ()
 
 
 class Cell(NamedTuple):
@@ -73,6 +76,15 @@ class Table(NamedTuple):
 
     head: list[str]
     rows: list[list[Cell]]
+
+
+class Section(NamedTuple):
+    """What one probe read: its name, what it says of itself, a table, and a figure if there is something to draw."""
+
+    title: str
+    text: str
+    table: Table
+    plate: Plate | None = None
 
 
 def write(folder: Path | str, report: Report, name: str = "report.html") -> Path:
@@ -100,10 +112,15 @@ def render(report: Report) -> str:
         verdicts=verdict_table(report.ladder),
         ranked=None if report.ranks is None else ranked_table(report.ranks),
         claims=None if held is None else claims_table(held),
-        plates=[(plate, base64.b64encode(plate.png).decode()) for plate in report.plates],
+        plates=[(plate, _encoded(plate)) for plate in report.plates],
+        sections=[(section, section.plate and _encoded(section.plate)) for section in report.sections],
         marks=[] if report.marks is None else sorted(report.marks.items(), key=lambda mark: mark[1]),
         dials=_tallies(report.ladder.assign(dial=_dial(report.ladder)) if report.rungs is None else report.rungs),
     )
+
+
+def _encoded(plate: Plate) -> str:
+    return base64.b64encode(plate.png).decode()
 
 
 def verdict_table(ladder: pd.DataFrame) -> Table:
@@ -141,6 +158,25 @@ def claims_table(held: pd.DataFrame) -> Table:
     targets = held["target"].fillna(held["rise"]).groupby(held["rung"]).first()
     heads = ["w*" if rung == 0 else f"{targets[rung]:.3g}" for rung in rungs]
     return Table(["claim", "dial", *heads, "holds up to"], rows)
+
+
+def readings_table(rows: pd.DataFrame, units: Mapping[str, str]) -> Table:
+    """For every measure and cell of a probe its value, with its interval, at w* and at each rung.
+
+    Args:
+        rows: What `studies.readings.readings` returned, of one probe.
+        units: Unit by measure.
+    """
+    rungs = rows.drop_duplicates("rung").set_index("rung").sort_index()
+    values = {key: part.set_index("rung").to_dict("index") for key, part in rows.groupby(["measure", "cell"])}
+    out = []
+    for measure, cell, count in rows[["measure", "cell", "cells"]].drop_duplicates().itertuples(index=False):
+        unit = "" if cell == LIKENESS else units.get(measure, "")
+        where = f"{cell} ({count})" if cell == LIKENESS else cell
+        by_rung = values[measure, cell]
+        out.append([Cell(measure), Cell(where), Cell(unit), *(_reading(by_rung.get(rung)) for rung in rungs.index)])
+    heads = ["w*" if rung == 0 else f"{row.target:.3g}, {row.verdict}" for rung, row in rungs.iterrows()]
+    return Table(["measure", "of", "unit", *heads], out)
 
 
 _VERDICTS = [
@@ -202,6 +238,14 @@ def _share(row: dict[Any, Any] | None) -> Cell:
     limits = f" [{row['low']:.2f},\u00a0{row['high']:.2f}]" if np.isfinite(row["low"]) else ""
     dagger = "†" if _kind(row["verdict"]) == "suspect" else ""
     return Cell(f"{row['share']:.2f}{limits}{dagger}", _kind(row["verdict"]))
+
+
+def _reading(row: dict[Any, Any] | None) -> Cell:
+    if row is None:
+        return Cell("–")
+    limits = f" [{row['low']:.3g},\u00a0{row['high']:.3g}]" if np.isfinite(row["low"]) else ""
+    kind = _kind(row["verdict"])
+    return Cell(f"{_text(row['mean'])}{limits}{'†' if kind == 'suspect' else ''}", "" if kind == "trained" else kind)
 
 
 def _until(row: dict[Any, Any]) -> Cell:

@@ -14,12 +14,13 @@ import pandas as pd
 from degrade import store
 from degrade.result import Ladder
 from probes.tables import stack
-from studies import isotropic
+from studies import isotropic, stages
 from studies.behaviours import curves, ranking, rungs
 from studies.behaviours import marks as marks_of
 from studies.climbing import Size, climb
 from studies.findings import finding as sentences
 from studies.marks import marks
+from studies.readings import described
 from studies.subject import build_probes, open_subject
 from studies.sweeping import sweep_all
 
@@ -65,19 +66,28 @@ def run(
         ValueError: for an unknown model or probe, or rises that cannot be reached.
         FileExistsError: if `out` exists.
     """
-    size = (QUICK if quick else FULL).at(rises)
+    size, clock = (QUICK if quick else FULL).at(rises), stages.begun()
     subject = open_subject(model)
+    clock.ended("opening the model", keep=False)
     asked = build_probes(subject, probes, PROBES)
+    clock.ended("building the probes", keep=False)
     ladder = climb(subject, subject.data, size, seed, longer, workers, progress)
+    clock.ended("climbing")
     dials: dict[str, Any] = {"natural": ladder}
     dials["isotropic"] = isotropic.climb(ladder, size.chains, max(1, size.asked // 2), seed, progress)
     if controls and (copies := subject.organism.corpus.training().copies).any():  # type: ignore[union-attr]
         clean = subject.data[copies == 0]
         dials["no canaries"] = climb(subject, clean, size, seed, longer, workers, progress)
-    table = stack([*sweep_all(dials, asked, size.asked, workers, progress), marks(subject, ladder)])
+    clock.ended("the control dials")
+    swept = sweep_all(dials, asked, size.asked, workers, progress)
+    clock.ended("sweeping the probes")
+    table = stack([*swept, marks(subject, ladder)])
+    clock.ended("the marks")
     if out is not None:
-        _write(Path(out), ladder, table, {"model": model, "probes": probes, "seed": seed, "quick": quick,
-                                          "controls": controls, "longer": longer, "workers": workers})  # fmt: skip
+        ladder.manifest.update(probes=described(asked))
+        given = {"model": model, "probes": probes, "seed": seed, "quick": quick, "controls": controls,
+                 "longer": longer, "workers": workers}  # fmt: skip
+        _write(Path(out), ladder, table, given, clock)
     return table
 
 
@@ -101,11 +111,14 @@ def report(folder: str | Path) -> Path:
     return redraw(Path(folder))
 
 
-def _write(out: Path, ladder: Ladder, table: pd.DataFrame, asked: dict[str, Any]) -> None:
+def _write(out: Path, ladder: Ladder, table: pd.DataFrame, asked: dict[str, Any], clock: stages.Stages) -> None:
     from studies.survival_report import redraw
 
     with store.fresh(out) as folder:
         ladder.manifest.update(study="survival", asked=asked)
         store.write(ladder, folder)
         table.to_parquet(folder / "probes.parquet")
+        clock.write(folder)
         redraw(folder)
+        clock.ended("figures and report", keep=False)
+        clock.write(folder)

@@ -1,15 +1,19 @@
 """Figures and report of the survival study, from the tables of its run directory alone."""
 
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from probes.patching import ROLES
-from studies import behaviours, figures, findings
+from studies import behaviours, figures, findings, stages
 from studies.claims import claims
-from studies.report import Plate, Report, write
+from studies.readings import readings
+from studies.report import Plate, Report, Section, readings_table, write
 
 PATCHED = ("patching", "role effect", ["site", "layer", "role"])
 
@@ -20,21 +24,40 @@ def redraw(folder: Path) -> Path:
     ladder = pd.read_parquet(folder / "ladder.parquet")
     table = pd.read_parquet(folder / "probes.parquet")
     traces = pd.read_parquet(folder / "traces.parquet")
-    plates = _plates(table, ladder, traces)
+    plates, sections = _plates(table, ladder, traces), list(_sections(table, manifest.get("probes", {})))
+    drawn = plates | {f"probe {one.title}": one.plate for one in sections if one.plate}
     (folder / "figures").mkdir(exist_ok=True)
-    for name, plate in plates.items():
-        (folder / "figures" / f"{name}.png").write_bytes(plate.png)
-    return write(folder, _report(table, ladder, manifest, list(plates.values())))
+    for name, plate in drawn.items():
+        (folder / "figures" / f"{_file(name)}.png").write_bytes(plate.png)
+    report = _report(table, ladder, manifest, list(plates.values()))
+    times = stages.read(folder)
+    spent = {"time of each stage": stages.said(times)} if times else {}
+    return write(folder, replace(report, sections=sections, settings={**report.settings, **spent}))
+
+
+def _sections(table: pd.DataFrame, known: dict[str, Any]) -> Iterator[Section]:
+    """A section for each probe, whatever it reads; `known` is what `studies.readings.described` wrote down of them."""
+    for probe, rows in readings(table).groupby("probe", sort=False):
+        said = known.get(str(probe), {})
+        units, plate = said.get("units", {}), None
+        if ((rows["rung"] > 0) & rows["mean"].notna()).any():
+            plate = Plate(str(probe), figures.png(figures.readings(rows, units), dpi=130), READINGS)
+        yield Section(str(probe), said.get("line", ""), readings_table(rows, units), plate)
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _plates(table: pd.DataFrame, ladder: pd.DataFrame, traces: pd.DataFrame) -> dict[str, Plate]:
     curves, ranks = behaviours.curves(table), behaviours.ranking(table)
     rungs, marks = behaviours.rungs(table), behaviours.marks(table)
-    plates = {
-        "survival": Plate("Survival", figures.png(figures.survival(curves, rungs, marks)), SURVIVAL),
-        "ranking": Plate("Half-retention scales", figures.png(figures.ranking(ranks, rungs, marks)), RANKING),
-    }
-    if (table["probe"] == "patching").any():
+    plates = {}
+    if curves["retention"].notna().any():
+        plates["survival"] = Plate("Survival", figures.png(figures.survival(curves, rungs, marks)), SURVIVAL)
+    if len(ranks):
+        plates["ranking"] = Plate("Half-retention scales", figures.png(figures.ranking(ranks, rungs, marks)), RANKING)
+    if ((table["probe"] == "patching") & (table["measure"] == PATCHED[1])).any():
         cells = behaviours.cells(table, *PATCHED)
         drawn = figures.heat_maps(cells, label="effect on the logit difference (nats)", column="role", order=ROLES)
         plates["patching"] = Plate("Activation patching across loss scales", figures.png(drawn), PATCHING)
@@ -50,7 +73,7 @@ def _report(table: pd.DataFrame, ladder: pd.DataFrame, manifest: dict[str, Any],
         finding=findings.finding(ranks, ladder, marks),
         settings=settings(manifest),
         ladder=ladder,
-        ranks=ranks,
+        ranks=ranks if len(ranks) else None,
         rungs=rungs,
         plates=plates,
         claims=claims(table),
@@ -89,6 +112,7 @@ PATCHING = (
     "Effect of patching clean activations into the corrupted run on the logit difference between the right and the"
     " wrong answer, mean over prompts, chains and draws; one colour scale, centred on 0, for all rungs."
 )
+READINGS = "Readings against the loss rise, up to eight cells a measure in the order of the table."
 VERDICTS = "What each rung's verdict rests on; shaded: the range that passes. Bars are one standard error over chains."
 TRACES = (
     "Rise of single minibatches (running means of 20 steps), a line a chain; the discarded part is pale, the target"

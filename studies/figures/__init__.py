@@ -7,6 +7,7 @@ from studies.figures.half_scales import ranking
 from studies.figures.heat_maps import heat_maps
 from studies.figures.patching import gap_shares, patched_losses
 from studies.figures.penalties import absolute, kept, penalties, trade
+from studies.figures.readings import readings
 from studies.figures.sampling import traces, verdicts
 from studies.figures.style import png
 from studies.figures.survival_curves import survival
@@ -22,6 +23,7 @@ __all__ = [
     "penalties",
     "png",
     "ranking",
+    "readings",
     "spectrum",
     "survival",
     "traces",
