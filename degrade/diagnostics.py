@@ -3,6 +3,7 @@
 Errors are those of chain means (chains are independent; draws within a chain are not).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ from arviz_stats.base import array_stats
 from scipy import stats
 
 from degrade.chain import TRACE, Leg, Plan
+from degrade.repeats import repeats
+from degrade.samplers import SAMPLERS
+from degrade.step_size import corrected
 
 
 class Estimate(NamedTuple):
@@ -21,7 +25,10 @@ class Estimate(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """All that is read from the legs of a rung."""
+    """All that is read from the legs of a rung.
+
+    `noise` is εR of `degrade.step_size`: minibatch noise over injected noise, 0 for the full batch.
+    """
 
     rise: Estimate
     evaluation_rise: Estimate
@@ -37,6 +44,10 @@ class Reading(NamedTuple):
     ess: float
     trend: float
     trend_p: float
+    surplus: Estimate = Estimate(0.0, 0.0)
+    repeats: float = 0.0
+    pace: float = 1.0
+    noise: float = math.nan
 
 
 def over_chains(values: list[float]) -> Estimate:
@@ -111,7 +122,29 @@ def read(legs: list[Leg], halved: list[Leg], plan: Plan, baseline: np.ndarray, c
         ess=ess(fixed),
         trend=change,
         trend_p=p,
+        surplus=surplus(legs, column["rise"], baseline, count),
+        repeats=repeats(column["rise"]) if any(bool(q.any()) for q in plan.metric.q) else 0.0,
+        pace=pace(plan),
+        noise=plan.step_size * corrected(plan.metric),
     )
+
+
+def surplus(legs: list[Leg], rises: np.ndarray, baseline: np.ndarray, count: np.ndarray) -> Estimate:
+    """What the rise on the fixed set exceeds that on minibatches by, with the error of chains and of the set's choice.
+
+    0 where batches are independent of the weights; above it where the chains have fitted the batches that they see.
+    """
+    fixed = np.stack([fixed_rises(leg, baseline, count).mean() for leg in legs])
+    each = np.mean([leg.losses.mean(0) for leg in legs], axis=0) - baseline - fixed.mean() * count
+    chosen = each.std(ddof=1) / np.sqrt(len(each)) / count.mean() if len(each) > 1 else np.nan
+    gap = over_chains(list(fixed - rises.mean(1)))
+    return Estimate(gap.mean, float(np.hypot(np.nan_to_num(gap.se), chosen)))
+
+
+def pace(plan: Plan) -> float:
+    """The step over the one that stability would allow if the metric's own curvature a were all: ε max(P a) / c."""
+    stiffest = max(float((p * a).max()) for p, a in zip(plan.metric.p, plan.metric.a, strict=True))
+    return plan.step_size * stiffest / SAMPLERS[plan.sampler].stability
 
 
 def heating(legs: list[Leg], halved: list[Leg]) -> Estimate:

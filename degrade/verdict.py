@@ -17,6 +17,10 @@ RHAT, RHAT_BAD = 1.05, 1.3
 ESS = 50
 REACH = 0.8
 DRIFT, DRIFT_P = 0.03, 0.01
+REPEATED = 0.1
+STRAYED, ERRORS = 0.05, 4
+SLOW = 0.1
+NOISE = 0.1
 
 OK, HEATED = "ok", "ok (heated only)"
 
@@ -57,20 +61,44 @@ def judge(
 def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool, str]]:
     found: list[tuple[bool, str]] = []
     found += _missed(reading.rise, target)
-    found += _virial("plain virial", reading.virial, "flat directions are not yet filled: lengthen the burn-in")
-    found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium")
-    found += _temperature(reading.temperature)
+    found += _mixing(reading)
+    found += _temperature(reading)
     found += _heating(reading.heating, reading.bound)
+    found += _batches(reading)
+    if reach > REACH:
+        found.append((False, f"the rise is {reach:.0%} of the neighbourhood's own: a larger width is needed"))
+    if reading.rise.mean < 0:
+        text = "the rise is negative: the trained weights are no minimum of this loss at this scale"
+        found.append((False, f"{text}, and llc is below 0 by what leaving them gains (train further, or lower nbeta)"))
+    return found
+
+
+def _mixing(reading: Reading) -> list[tuple[bool, str]]:
+    """Whether chains have filled the law; if not, and the step was given and is tiny, that is the cause."""
+    found = _virial("plain virial", reading.virial, "flat directions are not yet filled: lengthen the burn-in")
+    found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium")
     if not reading.rhat <= RHAT:
         found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
     if not reading.ess >= ESS:
         found.append((False, f"effective sample size {reading.ess:.0f} below {ESS}: lengthen the rung"))
     if abs(reading.trend) > DRIFT * abs(reading.rise.mean) and reading.trend_p < DRIFT_P:
         found.append((False, f"the rise still drifts ({reading.trend:+.3g} nats between halves)"))
-    if reach > REACH:
-        found.append((False, f"the rise is {reach:.0%} of the neighbourhood's own: a larger width is needed"))
-    if reading.rise.mean < 0:
-        found.append((False, "the rise is negative: the trained weights are no minimum of this loss at this scale"))
+    if found and reading.bound == "given" and reading.pace < SLOW:
+        text = f"the given step is {reading.pace:.1g} of what stability allows"
+        found.append((False, f"{text}, too small for chains to get about in so few steps"))
+    return found
+
+
+def _batches(reading: Reading) -> list[tuple[bool, str]]:
+    """Whether the batches were independent of each other and of the weights."""
+    found: list[tuple[bool, str]] = []
+    if reading.repeats > REPEATED:
+        text = f"minibatches come again in the same order (their noise correlates by at least {reading.repeats:.2f})"
+        found.append((False, f"{text}: means over steps and errors over chains are not what they seem"))
+    gap, error = reading.surplus
+    if gap > max(ERRORS * error, STRAYED * abs(reading.rise.mean)):
+        text = f"the rise is {gap:.3g} nats larger on the fixed set than on the minibatches of the steps"
+        found.append((False, f"{text}: chains have fitted the batches that they see"))
     return found
 
 
@@ -111,12 +139,22 @@ def _heating(value: Estimate, bound: str) -> list[tuple[bool, str]]:
     return [(value.mean > ADDED_BADLY, f"{text}, too much for llc and nbeta_target to be trusted: smaller steps")]
 
 
-def _temperature(value: Estimate) -> list[tuple[bool, str]]:
+def _temperature(reading: Reading) -> list[tuple[bool, str]]:
+    value = reading.temperature
     error = 2 * value.se if math.isfinite(value.se) else 0.0
     off = value.mean - 1
     if abs(off) <= HOT + min(error, HOT):
         return []
     if off < 0:
         return [(False, f"configurational temperature {value.mean:.2f}: not yet in equilibrium, lengthen the burn-in")]
-    text = f"configurational temperature {value.mean:.2f}: minibatch noise or too large a step heats stiff directions"
+    text = f"configurational temperature {value.mean:.2f}: {_source(reading)} heats stiff directions"
     return [(off > HOT_BAD, f"{text}, so nbeta and llc are too high for this rise: smaller steps and more of them")]
+
+
+def _source(reading: Reading) -> str:
+    """What heats. The full batch has no noise; where the step was bounded by heating, stability has room."""
+    if reading.noise == 0:
+        return "too large a step"
+    if reading.bound == "heating" or reading.noise > NOISE:
+        return "minibatch noise"
+    return "minibatch noise or too large a step"
