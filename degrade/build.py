@@ -173,14 +173,14 @@ def _fixed(
 
 
 def reachable(scene: Scene, seed: int) -> float:
-    """E_max: the mean rise of draws from the neighbourhood alone (nβ = 0), nats per unit, from 8 draws."""
+    """E_max: the mean rise of draws from the neighbourhood alone (nβ = 0), nats per unit: 4 draws and their mirrors."""
     potential = scene.potential
     rises = []
     with one_thread():
         for number in range(PRIOR_DRAWS):
-            noise = normal_like(Key(seed), "prior", number, potential.center)
+            noise, side = normal_like(Key(seed), "prior", number // 2, potential.center), (-1.0) ** number
             weights = [
-                c + x * a**-0.5 * (1.0 if m is None else m.to(x.device))
+                c + side * x * a**-0.5 * (1.0 if m is None else m.to(x.device))
                 for c, x, m, a in zip(
                     potential.center, noise, potential.selection.masks, potential.precision, strict=True
                 )
