@@ -1,8 +1,9 @@
-"""Models: loading TransformerLens bridges offline, and refusing those whose parameters are not the model's.
+"""Models: loading Hugging Face directories offline as TransformerLens bridges, whose parameters are the model's.
 
 The only file of the package that knows TransformerLens.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from degrade import fused
+
 SMALL = 20_000_000  # parameters; above that a gradient hides the hooks
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 def bridge(folder: str | Path) -> tuple[Any, Any]:
@@ -20,19 +24,83 @@ def bridge(folder: str | Path) -> tuple[Any, Any]:
     Raises:
         FileNotFoundError: if the folder holds no `config.json`.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json; expected a Hugging Face model directory on disk")
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    folder = _checked(folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    wrapped = build_bridge_from_module(
-        model, type(model).__name__, hf_config=model.config, tokenizer=tokenizer, model_name=folder.name
+    return wrapped(model, tokenizer, folder.name), tokenizer
+
+
+def load(folder: str | Path, name: str | None = None) -> tuple[Any, Any]:
+    """Any causal language model from a local Hugging Face directory, with float32 weights, in eval mode.
+
+    Args:
+        folder: With `config.json`, weights, and a tokenizer if there is one.
+        name: What to call it; None: the folder's name.
+
+    Returns:
+        The model, as a bridge where TransformerLens knows its architecture (otherwise as it is, with a warning), and
+        its tokenizer, or None.
+
+    Raises:
+        FileNotFoundError: if the folder holds no `config.json`.
+        ValueError: if weights are missing or of another shape: they would be drawn at random.
+    """
+    folder = _checked(folder)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+        model, told = loaded
+        known = any((folder / file).is_file() for file in TOKENIZERS)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if known else None
+    _refuse_incomplete(folder, told)
+    try:
+        return wrapped(model, tokenizer, name or folder.name), tokenizer
+    except ValueError as reason:
+        if "Unsupported architecture" not in str(reason):
+            raise
+        kind = type(model).__name__
+        warnings.warn(
+            f"TransformerLens knows no {kind}: the model is sampled as it is; probes that need hooks cannot be asked",
+            stacklevel=2,
+        )
+        return model.eval(), tokenizer
+
+
+def wrapped(model: Any, tokenizer: Any = None, name: str = "model") -> Any:
+    """A Hugging Face model as a TransformerBridge with the same parameters, in eval mode; it is changed in place.
+
+    Raises:
+        ValueError: if TransformerLens does not know its architecture.
+    """
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    built = build_bridge_from_module(
+        model, type(model).__name__, hf_config=model.config, tokenizer=tokenizer, model_name=name
     )
-    return wrapped.eval(), tokenizer
+    return fused.join(built.eval())
+
+
+def _checked(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json; expected a Hugging Face model directory on disk")
+    return folder
+
+
+def _refuse_incomplete(folder: Path, told: dict[str, Any]) -> None:
+    absent = sorted(map(str, [*told.get("missing_keys", ()), *told.get("mismatched_keys", ())]))
+    if absent:
+        shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
+        raise ValueError(
+            f"{folder} lacks {len(absent)} weights of its own architecture, or has them in another shape ({shown});"
+            " expected a whole checkpoint: they would be drawn at random"
+        )
 
 
 @contextmanager
@@ -79,25 +147,35 @@ def bare(model: nn.Module) -> nn.Module:
     return twin.to(next(model.parameters()).device).eval()
 
 
+def untrained(model: Any, seed: int = 0) -> Any:
+    """A fresh model of the same architecture, as its library draws one; None if the model is not from Hugging Face."""
+    original = getattr(model, "original_model", model)
+    if not hasattr(original, "save_pretrained"):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(original)(original.config)
+    return fresh.to(next(model.parameters()).device).eval()
+
+
 def refuse_unfaithful(model: nn.Module) -> None:
     """Refuse a bridge whose `parameters()` are not the parameters that its forward pass uses.
 
-    GPT-2 bridges list the fused and the split q/k/v weights, which share storage (noise would count twice); GPT-NeoX
-    bridges list a fused weight that the forward pass no longer reads; a bridge in compatibility mode has folded
-    weights, another coordinate system with another neighbourhood.
+    As TransformerLens makes them, GPT-2 bridges list the fused and the split q/k/v weights, which share storage (noise
+    would count twice), and GPT-NeoX bridges a fused weight that the forward pass no longer reads: `fused.join` mends
+    both. A bridge in compatibility mode has folded weights, another coordinate system with another neighbourhood.
 
     Raises:
         ValueError: naming the modules at fault and the cure.
     """
     if not is_bridge(model):
         return
-    fused = [name for name, part in model.named_modules() if type(part).__name__.startswith("JointQKV")]
-    if fused:
+    if apart := fused.apart(model):
         raise ValueError(
-            f"this bridge's parameter list is not the model's: {type(model.get_submodule(fused[0])).__name__} at"
-            f" {fused[0]!r} lists fused and split q/k/v weights side by side, so noise would be counted twice or have"
-            " no effect; pass the Hugging Face model itself (before wrapping), or a family whose q, k and v are"
-            " separate (Llama, Qwen2, native bridges)"
+            f"this bridge's parameter list is not the model's: {type(model.get_submodule(apart[0])).__name__} at"
+            f" {apart[0]!r} lists fused and split q/k/v weights side by side, so noise would be counted twice or have"
+            " no effect; call degrade.fused.join(bridge) once, or load the model with degrade.bridge(folder), which"
+            " does, or pass the Hugging Face model itself (before wrapping)"
         )
     if getattr(model, "compatibility_mode", False):
         raise ValueError(

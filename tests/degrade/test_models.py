@@ -6,6 +6,8 @@ from torch import nn
 from transformer_lens import TransformerBridge, TransformerBridgeConfig
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -17,11 +19,15 @@ from transformers import (
 )
 
 import degrade
-from degrade.models import bridge, refuse_unfaithful
+from degrade import fused
+from degrade.fingerprint import key_of
+from degrade.losses import next_token_loss
+from degrade.models import bare, bridge, refuse_unfaithful, wrapped
 from degrade.parameters import select
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 ROPE = {"max_position_embeddings": 16, "vocab_size": 30}
+FIRST = "blocks.0.attn"
 TOKENS = torch.randint(30, (64, 8), generator=torch.Generator().manual_seed(0))
 
 
@@ -35,12 +41,19 @@ def raw(family):
         return Qwen2ForCausalLM(Qwen2Config(**SMALL, **ROPE, num_key_value_heads=2))
     if family == "gpt2":
         return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=30, n_positions=16))
+    if family == "gemma":
+        return GemmaForCausalLM(GemmaConfig(**SMALL, **ROPE, num_key_value_heads=1, head_dim=8, pad_token_id=None))
     return GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, **ROPE))
 
 
-def wrapped(family):
+def as_made(family):
+    """A bridge as TransformerLens makes it."""
     model = raw(family)
     return build_bridge_from_module(model, type(model).__name__, hf_config=model.config, model_name="toy").eval()
+
+
+def joined(family):
+    return wrapped(raw(family), name="toy")
 
 
 def native():
@@ -57,13 +70,101 @@ def climbed(model):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ["llama", "llama tied", "qwen2"])
-def test_faithful_bridges_have_the_parameters_of_their_model(family):
-    assert select(wrapped(family)).count == sum(p.numel() for p in raw(family).parameters())
+FAMILIES = ["gpt2", "neox", "llama", "llama tied", "qwen2", "gemma"]
+
+
+def plain(name):
+    return name.replace("._original_component", "")
+
+
+def written(model, twin, seed=1):
+    """Noise on every sampled parameter, by its name in the model of Hugging Face."""
+    known = {id(p): name for name, p in named(model, twin).items()}
+    selection = select(model)
+    generator = torch.Generator().manual_seed(seed)
+    weights = [w + 0.05 * torch.randn(w.shape, generator=generator) for w in selection.copy()]
+    selection.place(weights)
+    return {known[id(p)]: w for p, w in zip(selection.tensors, weights, strict=True)}
+
+
+def named(model, twin):
+    """Parameters of a bridge by the names they have in its Hugging Face model."""
+    names = dict(twin.named_parameters())
+    every = model.original_model.named_parameters(remove_duplicate=False)
+    return {plain(name): p for name, p in every if plain(name) in names}
+
+
+@pytest.mark.parametrize("wrap", [raw, joined], ids=["raw", "bridge"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_sampled_parameters_are_the_models_each_storage_once(family, wrap):
+    selection, twin = select(wrap(family)), raw(family)
+    storages = [tensor.untyped_storage().data_ptr() for tensor in selection.tensors]
+    assert len(set(storages)) == len(storages) == len(set(selection.names)) == len(list(twin.parameters()))
+    assert selection.count == sum(p.numel() for p in twin.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_write_to_a_bridge_is_the_same_write_to_its_model(family):
+    """Loss and gradient of the bridge and of a fresh Hugging Face model at the same weights, which are not w*."""
+    model, twin = joined(family), raw(family).eval()
+    before = next_token_loss(model, TOKENS)[0].detach()
+    draw = written(model, twin)
+    places = dict(twin.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name, value in draw.items():
+            places[name].copy_(value)
+    mine, theirs = (next_token_loss(one, TOKENS)[0] for one in (model, twin))
+    assert torch.allclose(mine, theirs, rtol=1e-4) and not torch.allclose(mine, before, rtol=1e-3)
+    ours = named(model, twin)
+    gradients = torch.autograd.grad(mine.sum(), [ours[name] for name in draw])
+    for name, one, two in zip(
+        draw, gradients, torch.autograd.grad(theirs.sum(), [places[n] for n in draw]), strict=True
+    ):
+        assert torch.allclose(one, two, rtol=1e-3, atol=1e-3 * float(two.abs().max()) + 1e-6), name
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox"])
+def test_a_joined_bridge_is_the_function_it_was_and_is_joined_once(family):
+    model = as_made(family)
+    clean = model(TOKENS).detach()
+    assert fused.join(model) is model and fused.apart(model) == []
+    assert torch.equal(model(TOKENS), clean)
+    parts = [part for part in model.modules() if isinstance(part, fused.Rows)]
+    assert fused.join(model) is model
+    assert [part for part in model.modules() if isinstance(part, fused.Rows)] == parts
+    twin = bare(model)
+    assert twin is not model and {id(p) for p in twin.parameters()} == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox"])
+def test_a_bridge_whose_parts_were_written_to_is_not_joined(family):
+    model = as_made(family)
+    with torch.no_grad():
+        attention = model.get_submodule(fused.apart(model)[0])
+        attention.k.original_component.weight = nn.Parameter(attention.k.original_component.weight + 1)
+    with pytest.raises(ValueError, match="no longer has the weights of the fused layer.*wrap the model anew"):
+        fused.join(model)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox"])
+def test_a_joined_bridge_keeps_all_its_weights_in_its_state_and_exports_them(family, tmp_path):
+    model, other = joined(family), joined(family)
+    written(model, raw(family))
+    key = key_of(model)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model(TOKENS), other(TOKENS))
+    assert key_of(other) == key
+    again = type(model.original_model).from_pretrained(degrade.models.export(model, tmp_path / "model")).eval()
+    assert torch.allclose(again(TOKENS).logits, model(TOKENS), atol=1e-5)
+    with torch.no_grad():
+        other.get_submodule(FIRST).qkv.original_component.weight.add_(1e-3)
+    assert key_of(other) != key
 
 
 @pytest.mark.parametrize(
-    "model", [lambda: wrapped("llama"), lambda: wrapped("qwen2"), native], ids=["llama", "qwen2", "native"]
+    "model",
+    [lambda: joined("llama"), lambda: joined("qwen2"), lambda: joined("gpt2"), lambda: joined("neox"), native],
+    ids=["llama", "qwen2", "gpt2", "neox", "native"],
 )
 def test_faithful_bridges_are_sampled_and_every_run_sees_the_draw(model):
     model = model()
@@ -84,13 +185,13 @@ def test_faithful_bridges_are_sampled_and_every_run_sees_the_draw(model):
 
 @pytest.mark.parametrize("family", ["gpt2", "neox"])
 def test_bridges_with_another_parameter_list_are_refused_and_their_raw_models_are_not(family):
-    with pytest.raises(ValueError, match="parameter list is not the model's: JointQKV.*pass the Hugging Face model"):
-        climbed(wrapped(family))
+    with pytest.raises(ValueError, match="parameter list is not the model's: JointQKV.*call degrade.fused.join"):
+        climbed(as_made(family))
     assert climbed(raw(family)).table.rise[1] != 0
 
 
 def test_folded_bridges_are_refused():
-    model = wrapped("llama")
+    model = joined("llama")
     model.enable_compatibility_mode()
     with pytest.raises(ValueError, match="compatibility mode"):
         refuse_unfaithful(model)
@@ -140,9 +241,7 @@ def test_bf16_weights_follow_a_float32_chain():
 
 
 def test_a_bridge_is_sampled_without_its_hooks_on_the_same_parameters(tmp_path):
-    from degrade.models import bare
-
-    model = wrapped("llama")
+    model = joined("llama")
     twin = bare(model)
     assert twin is not model and {id(p) for p in twin.parameters()} == {id(p) for p in model.parameters()}
     tokens = torch.arange(12).reshape(2, 6)
@@ -154,7 +253,7 @@ def test_a_bridge_is_sampled_without_its_hooks_on_the_same_parameters(tmp_path):
 
 
 def test_observers_see_the_users_model_and_not_the_lean_one():
-    model = wrapped("llama")
+    model = joined("llama")
     seen = []
     tokens = torch.arange(60).reshape(10, 6) % 11
     degrade.ladder(
