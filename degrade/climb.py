@@ -24,13 +24,13 @@ from degrade.request import Request
 from degrade.samplers import SAMPLERS
 from degrade.step_size import HEATING, Bound
 from degrade.temperature import Ascent, Rung, aim, visit
-from degrade.verdict import ADDED, DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL
+from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most_added
 
 BURN_IN = (50, 150)
-KEPT = (300, 900)
+KEPT = (200, 600)
 CHECK = (30, 90)
 BUDGET = 2600
-LOOKS = 32
+LOOKS = 20
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,9 @@ def _exceeds(value: Estimate, bound: float, most: float) -> bool:
 
 
 def too_long(reading: Reading) -> bool:
-    """Whether the step adds more to the rise than the verdict allows, where λ is not corrected for it."""
-    return reading.bound in ("stability", "temperature") and _exceeds(reading.heating, ADDED, ADDED)
+    """Whether a step that was found adds more to the rise than the verdict allows."""
+    most = most_added(reading)
+    return reading.bound != "given" and _exceeds(reading.heating, most, most)
 
 
 def mended(ascent: Ascent, rung: Rung, reading: Reading, fault: str) -> Rung:
@@ -213,7 +214,7 @@ def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request) -> Pla
     """Freeze what a rung asks of its chains.
 
     Unless given: burn-in of 2 memories (see `Sampler.memory`) within [50, 150] steps, on top of the calibration's
-    rounds, and drawing for 30 within [300, 900].
+    rounds, and drawing for 30 within [200, 600].
     """
     burn_in, steps = _lengths(SAMPLERS[rung.sampler].memory / rung.bound.step_size, request)
     return _scheduled(

@@ -16,6 +16,8 @@ from degrade.repeats import repeats
 from degrade.samplers import SAMPLERS
 from degrade.step_size import corrected
 
+SURELY = 3.2
+
 
 class Estimate(NamedTuple):
     """A mean over chains and its standard error (nan for a single chain)."""
@@ -165,16 +167,28 @@ def heating(legs: list[Leg], halved: list[Leg]) -> Estimate:
     return over_chains([2 * float(before[-len(later) :].mean() - later.mean()) / level for before, later in pairs])
 
 
-def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str) -> Estimate:
+def correctable(bound: str, noise: float) -> bool:
+    """Whether what the step adds may be taken out of λ: minibatch noise, or discretisation beside it, adds it.
+
+    A given step is the user's own, and without gradient noise a step that adds much is shortened instead.
+    """
+    return noise > 0 and bound in ("heating", "stability")
+
+
+def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str, noise: float) -> Estimate:
     """λ = nβ E[ΔL] at a rung: nβ times the rise of its draws.
 
-    Where heating bounded the step, the part η that the step adds to the rise (see `heating`) is taken out if it
-    exceeds two standard errors: λ belongs to nβ, and the draws are warmer than that. Elsewhere η is noise about 0.
+    The part η that the step adds to the rise (see `heating`) is taken out with its error where heating bounded the
+    step, and where stability did if η is surely above 0 (by 3.2 standard errors, the one-sided 2.5 % point of t with 3
+    degrees of freedom): λ belongs to nβ, and the draws are warmer than that. Elsewhere η is mostly noise about 0.
 
-    >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.5, 0.0), "heating")
+    >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.5, 0.0), "heating", 0.2)
     Estimate(mean=25.0, se=0.5)
+    >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.1, 0.1), "stability", 0.2)
+    Estimate(mean=50.0, se=1.0)
     """
-    if bound != "heating" or not added.mean > 2 * added.se:
+    surely = bound == "heating" or added.mean > SURELY * added.se
+    if not (correctable(bound, noise) and surely and math.isfinite(added.mean)):
         return Estimate(nbeta * rise.mean, nbeta * rise.se)
     left = 1 - added.mean
     return Estimate(nbeta * rise.mean * left, nbeta * float(np.hypot(rise.se * left, rise.mean * added.se)))

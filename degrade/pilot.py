@@ -19,7 +19,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
 HALVINGS = 8
-SHORT, SHORTEST, LONGEST = 40, 40, 120
+SHORT, SHORTEST, LONGEST = 40, 25, 120
 FORCES = 8
 NEAR = 0.3
 

@@ -85,7 +85,7 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
     reach = reading.rise.mean / ceiling
     above = against(scene, finished, stage.cooled)
     verdict = judge(reading, rung.target, reach, request.chains, faults, above)
-    llc = coefficient(plan.nbeta, reading.rise, reading.heating, plan.bound)
+    llc = coefficient(plan.nbeta, reading.rise, reading.heating, plan.bound, reading.noise)
     measured = {
         "rise": reading.rise.mean, "rise_se": reading.rise.se, "evaluation_rise": reading.evaluation_rise.mean,
         "heldout_rise": reading.heldout_rise.mean, "heldout_rise_se": reading.heldout_rise.se,

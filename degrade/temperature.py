@@ -29,7 +29,7 @@ from degrade.step_size import HEATING, Bound, Found, bound, choose
 
 ROUNDS = 3
 WARM_UPS = 4
-CLOSE = 0.04
+CLOSE = 0.08
 MEMORY = 3
 TOO_HOT = 1.5
 COLDEST = 0.1

@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 from degrade.cooling import Against
-from degrade.diagnostics import Estimate, Reading
+from degrade.diagnostics import Estimate, Reading, correctable
 
 MISSED, MISSED_BADLY = 0.05, 0.15
 VIRIAL, VIRIAL_BAD = 0.05, 0.2
@@ -63,7 +63,7 @@ def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool,
     found += _missed(reading.rise, target)
     found += _mixing(reading)
     found += _temperature(reading)
-    found += _heating(reading.heating, reading.bound)
+    found += _heating(reading.heating, most_added(reading))
     found += _batches(reading)
     if reach > REACH:
         found.append((False, f"the rise is {reach:.0%} of the neighbourhood's own: a larger width is needed"))
@@ -129,9 +129,12 @@ def _virial(name: str, value: Estimate, low: str) -> list[tuple[bool, str]]:
     return [(not abs(off) <= VIRIAL_BAD + error, f"{name} {value.mean:.3f}: {cause}")]
 
 
-def _heating(value: Estimate, bound: str) -> list[tuple[bool, str]]:
-    """λ is corrected for heating where that bounded the step; elsewhere what the step adds is an error of λ."""
-    most = CORRECTED if bound == "heating" else ADDED
+def most_added(reading: Reading) -> float:
+    """The share of the rise that the step may add: more where λ is corrected for it, else it is an error of λ."""
+    return CORRECTED if correctable(reading.bound, reading.noise) else ADDED
+
+
+def _heating(value: Estimate, most: float) -> list[tuple[bool, str]]:
     error = 2 * value.se if math.isfinite(value.se) else 0.0
     if not value.mean > most + min(error, most):
         return []

@@ -77,6 +77,6 @@ def test_halving_the_step_shows_what_minibatches_add_to_the_rise():
     assert added > 0.05
     assert abs(warm.heating - added) < 4 * np.hypot(warm.heating_se, 0.3 * added)
     taken_out = coefficient(
-        400.0, Estimate(warm.rise, warm.rise_se), Estimate(warm.heating, warm.heating_se), "heating"
+        400.0, Estimate(warm.rise, warm.rise_se), Estimate(warm.heating, warm.heating_se), "heating", 0.2
     )
     assert abs(taken_out.mean / (400 * exact) - 1) < 0.3 * added + 4 * taken_out.se / taken_out.mean
