@@ -60,7 +60,9 @@ class Trained:
     verdict: str = "trained"
 
 
-def sweep(ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progress: bool = True) -> pd.DataFrame:
+def sweep(
+    ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progress: bool = True, trained: bool = True
+) -> pd.DataFrame:
     """Ask every probe of the trained model and of the draws of a ladder.
 
     A claim whose probe is among `probes` is decided on that probe's table, which is computed once per draw.
@@ -71,6 +73,7 @@ def sweep(ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progr
         draws: How many draws per chain and rung, evenly spaced, the last one included; None: all. A probe that carries
             an int `draws` is asked no more often than that.
         progress: Whether to show a progress bar.
+        trained: Whether to ask the trained model too; not where another part of the same ladder has its answers.
 
     Returns:
         One row per answer. Columns `rung` (0: the trained weights), `target`, `rise`, `heldout_rise` (nats, in the unit
@@ -78,7 +81,7 @@ def sweep(ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progr
         (missing where the probe declares nothing), then the probes' own keys.
 
     Raises:
-        ValueError: If there is no probe, two share a name, or a table lacks `measure` or `value`.
+        ValueError: If there is no probe, two share a name, a table lacks `measure` or `value`, or nothing is asked.
 
     >>> class Ladder:
     ...     model = "w*"
@@ -92,10 +95,12 @@ def sweep(ladder: Ladder, probes: Sequence[Ask], draws: int | None = None, progr
     if draws is not None and draws < 1:
         raise ValueError(f"draws must be at least 1 per chain and rung, or None for all; got {draws}")
     drawn = list(ladder.draws())
+    if not drawn and not trained:
+        raise ValueError("the ladder has no draws and the trained model is not to be asked: trained=True asks it")
     asked = [_chosen(drawn, _fewest(draws, getattr(probe, "draws", None))) for probe in probes]
     answers: list[list[Answer]] = [[] for _ in probes]
     for place, draw in enumerate(tqdm([Trained(), *drawn], desc="probes", unit="draw", disable=not progress)):
-        due = [index for index, chosen in enumerate(asked) if place == 0 or place - 1 in chosen]
+        due = [index for index, chosen in enumerate(asked) if (trained if place == 0 else place - 1 in chosen)]
         if due:
             with nullcontext() if place == 0 else ladder.applied(draw):
                 tables = _ask(ladder.model, [probes[index] for index in due], draw)

@@ -74,7 +74,8 @@ def _measure(rows: pd.DataFrame) -> pd.DataFrame:
     if rows["binary"].astype("boolean").fillna(False).any():
         parts[0][["low", "high"]] = parts[0][["low", "high"]].clip(0, 1)
     if len(shown) < len(names):
-        parts.append(intervals(_likeness(draws), ["cell", "rung"], "value"))
+        like = intervals(_likeness(draws), ["cell", "rung"], "value")
+        parts.append(like.assign(low=like["low"].clip(-1, 1), high=like["high"].clip(-1, 1)))
     out = pd.concat(parts, ignore_index=True).assign(cells=len(names))
     place = {cell: place for place, cell in enumerate([*shown, LIKENESS])}
     return out.sort_values(["cell", "rung"], key=lambda c: c.map(place) if c.name == "cell" else c, ignore_index=True)

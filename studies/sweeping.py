@@ -14,6 +14,7 @@ from degrade.engine import at_once, one_thread, processes, settle
 from degrade.journal import Journal, active
 from degrade.recorded import kept
 from probes import sweep
+from probes.tables import stack
 
 Submit = Callable[..., "Future[pd.DataFrame]"]
 
@@ -31,24 +32,36 @@ def sweep_all(
         progress: Show a progress bar, a step a chain.
 
     Returns:
-        A table for each dial and chain with a column `dial`; w* is asked once for each dial.
+        A table for each dial and chain with a column `dial`; the first one of a dial holds w*, which is asked once for
+        each model.
     """
     parts = [(name, part) for name, dial in dials.items() for part in _by_chain(dial)]
+    homes = _homes(parts)
     journal = active().part("sweep")
     journal.agree({}, {"results": len(parts)})
     with tqdm(total=len(parts), desc="probes", unit="chain", disable=not progress) as bar, _hands(workers) as submit:
         due = []
         for number, part in enumerate(parts):
-            due.append(_kept(journal, submit, number, part, probes, draws))
+            due.append(_kept(journal, submit, number, part, probes, draws, number in homes.values()))
             due[-1].add_done_callback(lambda _: bar.update())
         tables = [future.result() for future in due]
     seen: set[str] = set()
     out = []
-    for (name, _), table in zip(parts, tables, strict=True):
-        fresh = table[table["rung"] > 0] if name in seen else table
-        out.append(fresh.assign(dial=name))
+    for number, ((name, dial), table) in enumerate(zip(parts, tables, strict=True)):
+        home = homes[id(dial.model)]
+        if name not in seen and number != home:
+            table = stack([tables[home][tables[home]["rung"] == 0], table[table["rung"] > 0]])
+        out.append(table.assign(dial=name))
         seen.add(name)
     return out
+
+
+def _homes(parts: Sequence[tuple[str, Any]]) -> dict[int, int]:
+    """By model the first part that it is in, which asks w*."""
+    homes: dict[int, int] = {}
+    for number, (_, dial) in enumerate(parts):
+        homes.setdefault(id(dial.model), number)
+    return homes
 
 
 def _by_chain(dial: Any) -> list[Any]:
@@ -62,17 +75,23 @@ def _slim(dial: Any, kept: list[Any]) -> Any:
     return replace(dial, kept=kept, **heavy)
 
 
-def _ask(part: Any, probes: Sequence[Any], draws: int) -> pd.DataFrame:
-    return sweep(part, probes, draws=draws, progress=False)
+def _ask(part: Any, probes: Sequence[Any], draws: int, home: bool) -> pd.DataFrame:
+    return sweep(part, probes, draws=draws, progress=False, trained=home or not part.kept)
 
 
 def _kept(
-    journal: Journal, submit: Submit, number: int, part: tuple[str, Any], probes: Sequence[Any], draws: int
+    journal: Journal,
+    submit: Submit,
+    number: int,
+    part: tuple[str, Any],
+    probes: Sequence[Any],
+    draws: int,
+    home: bool,
 ) -> "Future[pd.DataFrame]":
     """A part's table, from the journal of the run if an earlier process has asked it."""
     name, dial = part
-    inputs = (name, dial.kept, probes, draws)
-    return kept(journal, f"part-{number:03d}", inputs, lambda: submit(_ask, dial, probes, draws), dial=name)
+    inputs = (name, dial.kept, probes, draws, home)
+    return kept(journal, f"part-{number:03d}", inputs, lambda: submit(_ask, dial, probes, draws, home), dial=name)
 
 
 @contextmanager

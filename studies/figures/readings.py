@@ -11,9 +11,10 @@ from studies.figures import style
 from studies.readings import LIKENESS
 
 ACROSS, LINES = 2, 8  # panels in a row, lines a panel can hold
-WIDTH, PANEL, HEIGHT = 7.6, 2.0, 1.25  # inches: figure, and axes of a panel
-LEFT, BELOW, ABOVE, GAP = 0.5, 0.62, 0.28, 0.5  # inches
-LONGEST = 30  # characters of a cell in the legend
+WIDTH, PANEL, HEIGHT = 7.6, 1.85, 1.25  # inches: figure, and axes of a panel
+LEFT, BELOW, ABOVE, GAP = 0.5, 0.62, 0.28, 0.45  # inches
+ROOM = 0.3  # above and below the points, in their range: bands of few chains would leave nothing of them
+LONGEST = 27  # characters of a cell in the legend
 
 
 @style.styled
@@ -43,9 +44,7 @@ def readings(rows: pd.DataFrame, units: Mapping[str, str] | None = None) -> Figu
         _panel(panel, drawn[drawn["measure"] == measure], low / 1.6)
         style.log_axis(panel, low, high, low / 1.6)
         panel.set_title(_title(measure, units or {}), fontsize=7, loc="left")
-    text = (
-        "Points: mean over draws; bands: 95 % intervals over chains; hollow: suspect rung; failed rungs are left out."
-    )
+    text = "Points: mean over draws; bands: 95 % intervals over chains, cut at the frame; hollow: suspect rung."
     figure.text(
         0.5, 0.04 / tall, f"loss rise ΔL ({style.UNIT}, log axis)\n{text}", ha="center", va="bottom", fontsize=7
     )
@@ -60,6 +59,9 @@ def _panel(panel: Axes, rows: pd.DataFrame, start: float) -> None:
     cells = list(dict.fromkeys(rows["cell"]))[:LINES]
     for cell, look in zip(cells, style.lines(cells), strict=True):
         _line(panel, rows[rows["cell"] == cell].sort_values("rung"), look, start)
+    values = rows.loc[rows["cell"].isin(cells), "mean"].astype(float)
+    room = ROOM * float(np.ptp(values)) or 0.1 * float(values.abs().max()) or 1.0
+    panel.set_ylim(float(values.min()) - room, float(values.max()) + room)
     if len(cells) > 1:
         panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=5.5, handlelength=2.6)
 
