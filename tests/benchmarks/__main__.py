@@ -15,7 +15,10 @@ from pathlib import Path
 from degrade.options import accepted
 
 NAMES = {
+    "agreement": "E[rise] of the model that ships with two preconditioners",
+    "alarms": "which wrong steps, batches, neighbourhoods and jumps the verdict flags",
     "dln": "LLC of deep linear networks against exact sampling, beside devinterp",
+    "heating": "LLC against batch size and step size, with and without noise correction",
     "mixing": "gradients until the LLC of a quadratic is right, beside devinterp",
     "step": "time of a sampling step over bare forward + backward",
 }

@@ -1,0 +1,71 @@
+"""Do two preconditioners give the same E[ΔL] at the same nβ? On the model that ships, at four rungs.
+
+The law does not depend on P; what a step adds does. Where minibatch heating bounds the step, `without heating` is the
+rise less what halving the step tells that it adds (the ladder's `llc` over nβ).
+
+Size: at λ of 10³ the rise of one draw fluctuates by 1/√λ = 3 %, so that a standard error of 2 % of the rise is not a
+matter of draws but of chains that come to the same place: 4 chains of 900 steps after 300 (`--longer` for more).
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+import degrade
+
+NBETAS, WIDTH = (3e4, 1e4, 3e3, 1e3), 0.32
+STEPS, BURN_IN = 1200, 300
+
+
+def run(
+    quick: bool = False, preconditioners: Sequence[str] = ("fisher", "ekfac"), longer: float = 1.0, workers: int = 1,
+    model: str = "mixture",
+) -> pd.DataFrame:  # fmt: skip
+    """A row a rung and preconditioner.
+
+    Args:
+        quick: Rungs of 120 steps, two of them.
+        preconditioners: Two or more.
+        longer: Factor on the steps of each rung.
+        workers: Processes, one thread each.
+        model: An organism by name.
+    """
+    from studies.subject import open_subject
+
+    torch.set_num_threads(1)
+    subject, tables = open_subject(model), []
+    size = {"steps": 120, "burn_in": 40} if quick else {"steps": STEPS, "burn_in": BURN_IN}
+    for name in preconditioners:
+        table = degrade.ladder(
+            subject.model, subject.data, nbetas=NBETAS[: 2 if quick else None], width=WIDTH, preconditioner=name,
+            chains=4, draws=1, keep="none", longer=longer, workers=workers, **size,
+        ).table.iloc[1:]  # fmt: skip
+        tables.append(table.assign(
+            preconditioner=name, **{"without heating": table.llc / table.nbeta, "its se": table.llc_se / table.nbeta}
+        ))  # fmt: skip
+    return pd.concat(tables)[[
+        "preconditioner", "rung", "nbeta", "rise", "rise_se", "evaluation_rise", "without heating", "its se", "heating",
+        "heating_se", "virial", "weighted_virial", "temperature", "rhat", "ess", "step_size", "bound", "steps",
+        "verdict", "reason",
+    ]]  # fmt: skip
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a rung: both rises, their difference in standard errors, and the larger error in % of the rise."""
+    rows = []
+    for (rung, nbeta), part in table.groupby(["rung", "nbeta"]):
+        first = part.iloc[0]
+        for other in part.iloc[1:].to_dict("records"):
+            line = {"rung": rung, "nbeta": nbeta}
+            for name, value, error in (("rise", "rise", "rise_se"), ("without heating", "without heating", "its se")):
+                apart = (other[value] - first[value]) / math.hypot(other[error], first[error])
+                worst = max(other[error] / other[value], first[error] / first[value])
+                line |= {
+                    f"{first.preconditioner} {name}": round(first[value], 4),
+                    f"{other['preconditioner']} {name}": round(other[value], 4),
+                    f"apart ({name}), s.e.": round(apart, 2), f"s.e. ({name}), %": round(100 * worst, 2),
+                }  # fmt: skip
+            rows.append(line | {"verdicts": f"{first.verdict} / {other['verdict']}"})
+    return pd.DataFrame(rows)
