@@ -172,7 +172,7 @@ def correctable(bound: str, noise: float) -> bool:
 
     A given step is the user's own, and without gradient noise a step that adds much is shortened instead.
     """
-    return noise > 0 and bound in ("heating", "stability")
+    return bound == "heating" or (bound == "stability" and noise > 0)
 
 
 def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str, noise: float) -> Estimate:
