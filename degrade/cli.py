@@ -1,11 +1,11 @@
-"""The command line: `degrade run | resume | status | report | list`.
+"""The command line: `degrade run | validate | resume | status | report | list`.
 
 Heavy libraries are imported by the command that needs them.
 """
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,56 +19,131 @@ app = typer.Typer(
 )
 
 KINDS = ("probes", "studies", "organisms")
+USUAL = {"model": None, "data": None, "context": None, "probes": None, "controls": False, "longer": 1.0, "ladder": None}
+OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+Study = Annotated[str, typer.Argument(help="A study by name (degrade list studies), or a study file (.yaml).")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="An organism (degrade list organisms), a Hugging Face directory, a hub name (org/name@revision) or"
+        " package.module:function. Default: the study's."
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Documents: a text file or folder, .jsonl, a directory or hub name of datasets, a tensor file."),
+]
+Context = Annotated[int | None, typer.Option(min=2, help="Tokens a window of --data [default: 128, or the model's].")]
+Probes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--probe",
+        help="NAME or NAME:key=value,key=a+b; repeat for several; all: every probe that fits. Default: the study's.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Quick = Annotated[bool, typer.Option(help="A smaller version, within 90 seconds.")]
+Controls = Annotated[bool, typer.Option(help="Also run the controls that need a ladder of their own.")]
+Longer = Annotated[float, typer.Option(min=0.1, help="Multiply the steps of each rung.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes, one thread each [default: 2].")]
+LadderFolder = Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")]
+Out = Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")]
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings=OPEN)
 def run(
-    context: typer.Context,
-    study: Annotated[str, typer.Argument(help="A study by name (degrade list studies).")],
-    model: Annotated[
-        str | None, typer.Option(help="An organism by name (degrade list organisms). Default: the study's.")
-    ] = None,
-    probe: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME or NAME:key=value,key=a+b; repeat for several; all: every probe that fits. Default: the study's."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    quick: Annotated[bool, typer.Option(help="A smaller version, within 90 seconds.")] = False,
-    controls: Annotated[bool, typer.Option(help="Also run the controls that need a ladder of their own.")] = False,
-    longer: Annotated[float, typer.Option(min=0.1, help="Multiply the steps of each rung.")] = 1.0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
-    ladder: Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")] = None,
+    context_: typer.Context,
+    study: Study,
+    model: Model = None,
+    data: Data = None,
+    context: Context = None,
+    probe: Probes = None,
+    seed: Seed = 0,
+    quick: Quick = False,
+    controls: Controls = False,
+    longer: Longer = 1.0,
+    workers: Workers = None,
+    ladder: LadderFolder = None,
+    out: Out = None,
 ) -> None:
     """Run a study and write its directory: tables, draws, figures and a report.
 
     If it is stopped, by whatever, `degrade resume` goes on from what it had finished.
 
-    A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`.
+    A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`. A study
+    file holds all of them; beside it stand --workers and --out alone.
     """
-    from degrade import plugins
-    from degrade.options import accepted
-
-    folder = out or Path("runs") / study
-    module = plugins.find("studies", study)
+    given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
+             "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
+    name, arguments, folder = _asked(study, given, workers, out, context_.args)
     if folder.exists():
         raise FileExistsError(
             f"{folder} already holds a run; expected a new directory: give another --out, or remove it first"
         )
-    given = {"model": model, "probes": probe, "controls": controls, "longer": longer, "ladder": ladder}
-    usual = {"model": None, "probes": None, "controls": False, "longer": 1.0, "ladder": None}
-    chosen = {name: value for name, value in given.items() if value != usual[name]}
-    chosen |= {"seed": seed, "quick": quick, "workers": workers, "out": folder}
-    arguments = accepted(study, module.run, chosen, context.args)
 
     def work() -> tuple[str, Any]:
         from degrade.runs import carry_out
 
-        return study, carry_out(study, arguments, folder)
+        return name, carry_out(name, arguments, folder)
 
     _told(folder, work)
+
+
+@app.command(context_settings=OPEN)
+def validate(
+    context_: typer.Context,
+    study: Study,
+    model: Model = None,
+    data: Data = None,
+    context: Context = None,
+    probe: Probes = None,
+    seed: Seed = 0,
+    quick: Quick = False,
+    controls: Controls = False,
+    longer: Longer = 1.0,
+    workers: Workers = None,
+    ladder: LadderFolder = None,
+    out: Out = None,
+) -> None:
+    """Check a study file, or a study with its options, and tell what it would take; nothing is written.
+
+    Model and data are opened, gradients timed, and for each ladder told: rungs, chains, gradients, time and memory.
+    """
+    from degrade import plugins
+    from degrade.plan import lines
+
+    given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
+             "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
+    name, arguments, _ = _asked(study, given, workers, out, context_.args)
+    plan = getattr(plugins.find("studies", name), "plan", None)
+    told = [f"study {name!r} does not say what it would climb, so its time and memory are not told"]
+    if plan is not None:
+        told = lines(plan(**arguments), int(arguments["workers"]))
+    for line in (f"{study}: nothing is wrong with what was asked.", *told):
+        typer.echo(line)
+
+
+def _asked(
+    study: str, given: Mapping[str, Any], workers: int | None, out: Path | None, extra: Sequence[str]
+) -> tuple[str, dict[str, Any], Path]:
+    """The study, the arguments of its `run` and the directory it will leave."""
+    from degrade import plugins, study_file
+    from degrade.options import accepted
+
+    if study_file.is_file(study):
+        changed = [name for name, value in given.items() if value != USUAL.get(name, 0)]
+        if changed or extra:
+            said = ", ".join([*(f"--{'probe' if name == 'probes' else name}" for name in changed), *extra])
+            raise ValueError(f"{study} says all of a study, and {said} was given beside it: change it in the file")
+        read = study_file.read(study)
+        name, chosen, extra = read.study, dict(read.arguments), []
+        out, workers = out or chosen.pop("out", None), workers or chosen.pop("workers", None)
+    else:
+        name, chosen = study, {key: value for key, value in given.items() if value != USUAL.get(key, ...)}
+    folder = Path(out) if out else Path("runs") / name
+    chosen |= {"workers": workers or 2, "out": folder}
+    return name, accepted(name, plugins.find("studies", name).run, chosen, extra), folder
 
 
 @app.command()
@@ -120,13 +195,15 @@ def report(folder: Annotated[Path, typer.Argument(help="The directory of a finis
     """Draw a finished run's figures and report again from its stored tables."""
     import json
 
-    from degrade import plugins
+    from degrade import plugins, study_file
 
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise FileNotFoundError(f"{folder} holds no manifest.json; expected the directory of a finished run")
     module = plugins.find("studies", json.loads(manifest.read_text())["study"])
-    typer.echo(f"Report: {module.report(folder)}")
+    path = module.report(folder)
+    study_file.embed(folder)
+    typer.echo(f"Report: {path}")
 
 
 @app.command("list")

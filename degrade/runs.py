@@ -1,6 +1,7 @@
 """A study as a command: what it finishes is kept from the first result on, and `degrade resume` begins it again."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from degrade import plugins
+from degrade import plugins, study_file
 from degrade.fingerprint import code_key
 from degrade.journal import RUN, opened, place, stored
 from degrade.manifest import versions
@@ -33,7 +34,18 @@ def carry_out(study: str, arguments: Mapping[str, Any], folder: Path) -> pd.Data
     """
     module = plugins.find("studies", study)
     with opened(folder, _inputs(study, arguments), study=study, arguments=_plain(arguments)):
-        return module.run(**arguments)
+        table = module.run(**arguments)
+    given = {name: value for name, value in arguments.items() if name not in FREE}
+    study_file.leave(folder, study_file.dump(study, given, _made_with(folder)))
+    return table
+
+
+def _made_with(folder: Path) -> str:
+    """What the results were made with: versions, and content keys of model and data."""
+    path = folder / "manifest.json"
+    keys = json.loads(path.read_text()).get("keys", {}) if path.is_file() else {}
+    told = [", ".join(f"{name} {found}" for name, found in versions().items())]
+    return "\n".join(told + [f"{name} sha256 {key}" for name, key in keys.items() if key])
 
 
 def resumed(folder: Path, workers: int | None = None) -> tuple[str, pd.DataFrame]:

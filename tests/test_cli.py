@@ -21,8 +21,15 @@ def test_help_and_lists():
         (["run", "surviva"], "unknown name 'surviva' among the studies; the known ones are: .*survival"),
         (
             ["run", "survival", "--model", "gpt5"],
-            "unknown name 'gpt5' among the organisms; the known ones are: .*mixture",
+            "model .gpt5. is no organism .those are .*mixture.*so it brings no data: give documents with --data",
         ),
+        (
+            ["run", "survival", "--model", "gpt5", "--data", "README.rst"],
+            "data 'README.rst': there is no such file or directory; expected a text file",
+        ),
+        (["run", "survival", "--context", "32"], "context=32 is for documents given with --data"),
+        (["validate", "mine.yaml"], "there is no study file 'mine.yaml'; expected YAML with a key `study`"),
+        (["validate", "survival", "--colour", "3"], "study 'survival' takes no --colour; it takes --model, --data"),
         (["run", "survival", "--probe", "telepathy"], "unknown name 'telepathy' among the probes.*induction"),
         (["run", "survival", "--probe", "induction:size=3"], "no setting 'size'"),
         (["run", "survival", "--probe", "induction:size"], "expected NAME:key=value"),
