@@ -7,6 +7,7 @@ from typing import Any
 
 from degrade import next_token_loss, store
 from degrade.build import ladder as climb_ladder
+from degrade.plan import Planned
 from degrade.result import Ladder
 from probes import Subject
 
@@ -30,14 +31,34 @@ class Size:
         return self if rises is None else replace(self, rises=tuple(rises))
 
 
+def planned(subject: Subject, data: Any, size: Size, seed: int, longer: float = 1.0, name: str = "natural") -> Planned:
+    """The ladder of a subject's model that a study climbs, its held-out text measured on the way.
+
+    Args:
+        subject: With an organism, or a text in its place.
+        data: What the potential is made of: the subject's own data, or some of them.
+        size: Rungs, chains, draws, steps.
+        seed: Of everything random.
+        longer: Factor on the steps of each rung.
+        name: What to call it.
+    """
+    organism: Any = subject.organism
+    heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
+    settings = {
+        "rises": list(size.rises), "width": organism.width or size.width, "chains": size.chains, "draws": size.draws,
+        "evaluation": size.evaluation, "steps": size.steps, "burn_in": size.burn_in, "longer": longer, "seed": seed,
+    }  # fmt: skip
+    return Planned(name, subject.model, data, heldout, settings, next_token_loss)
+
+
 def climb(
     subject: Subject, data: Any, size: Size, seed: int, longer: float = 1.0, workers: int = 1, progress: bool = True
 ) -> Ladder:
-    """Climb a ladder of an organism's model, its held-out text measured on the way.
+    """Climb it: see `planned` for the arguments.
 
     Args:
-        subject: With an organism.
-        data: What the potential is made of: the subject's own data, or some of them.
+        subject: With an organism, or a text in its place.
+        data: What the potential is made of.
         size: Rungs, chains, draws, steps.
         seed: Of everything random.
         longer: Factor on the steps of each rung.
@@ -47,13 +68,10 @@ def climb(
     Raises:
         ValueError: for rises that cannot be reached.
     """
-    organism: Any = subject.organism
-    heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
+    one = planned(subject, data, size, seed, longer)
     return climb_ladder(
-        subject.model, data, rises=size.rises, loss=next_token_loss, width=organism.width or size.width,
-        heldout=heldout, progress=progress, chains=size.chains, draws=size.draws, evaluation=size.evaluation,
-        steps=size.steps, burn_in=size.burn_in, longer=longer, seed=seed, workers=workers,
-    )  # fmt: skip
+        one.model, one.data, loss=one.loss, heldout=one.heldout, workers=workers, progress=progress, **one.settings
+    )
 
 
 def stored(folder: str | Path, subject: Subject) -> Ladder:

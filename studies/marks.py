@@ -14,7 +14,7 @@ def marks(subject: Subject, ladder: Ladder | None = None) -> pd.DataFrame:
     """Loss rises above the model's own loss, as rows of a study's table.
 
     Args:
-        subject: With an organism.
+        subject: With an organism, or a text in its place; what it cannot tell is left out.
         ladder: To read off the rise at nβ = n / ln n, where it reaches that temperature.
 
     Returns:
@@ -22,10 +22,11 @@ def marks(subject: Subject, ladder: Ladder | None = None) -> pd.DataFrame:
         per unit of the loss, dial ("natural").
     """
     organism: Any = subject.organism
-    losses = organism.references()
-    exact, _ = organism.exact_gap(subject.model)
-    own = losses["entropy"] + exact
-    rises = {"exact gap": exact}
+    losses, rises = organism.references(), {}
+    own = losses["model"]
+    if "entropy" in losses:
+        rises["exact gap"], _ = organism.exact_gap(subject.model)
+        own = losses["entropy"] + rises["exact gap"]
     if organism.larger is not None:
         rises["larger model"], _ = organism.reference_gap(subject.model)
     rises |= {name: loss - own for name, loss in losses.items() if name.startswith("n-gram") or name == "untrained"}

@@ -1,28 +1,58 @@
 """From names on the command line or in a study file to a subject and its probes."""
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from degrade import plugins
+from degrade.naming import form, open_model
+from degrade.packing import pack
+from degrade.sources import read
 from probes import Claim, Subject
 from probes.probe import name_of
+from studies.texts import Text, TextCorpus
 
 Wanted = tuple[str, dict[str, Any]]
 ALL = "all"
 WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 
-def open_subject(name: str) -> Subject:
-    """The organism of that name, its model loaded as a bridge.
+def open_subject(name: str, data: str | None = None, context: int | None = None) -> Subject:
+    """A model by name, and what it is sampled on.
+
+    Args:
+        name: An organism, a Hugging Face directory, a hub name or `package.module:function`, see `degrade.naming`.
+        data: Documents by name, see `degrade.sources`; None for an organism's own corpus.
+        context: Tokens a window of the data, see `degrade.packing`.
+
+    Returns:
+        The model with its organism; or, where data are named, with a `studies.texts.Text` in the organism's place,
+        whose sampling set are the data. The tokens of each set are shown on standard error.
 
     Raises:
-        ValueError: for an unknown name, listing the known ones.
+        ValueError: for an unknown name, data that are not the model's, or a model without data of its own.
+        OSError: if model or data are not there.
     """
-    organism = plugins.find("organisms", name)
-    model, tokenizer = organism.load()
-    data = organism.examples(organism.corpus.training().tokens)
-    return Subject(model=model, tokenizer=tokenizer, organism=organism, data=data)
+    own = form(name) == "organism"
+    if data is None and not own:
+        organisms = ", ".join(plugins.installed("organisms"))
+        raise ValueError(
+            f"model {name!r} is no organism (those are {organisms}), so it brings no data: give documents with --data"
+            " (a text file or folder, jsonl, ...)"
+        )
+    if data is None and context is not None:
+        raise ValueError(f"context={context} is for documents given with --data; the organism {name!r} has its own")
+    source = None if data is None else read(data)
+    model, tokenizer = open_model(name)
+    if source is None:
+        organism = plugins.find("organisms", name)
+        examples = organism.examples(organism.corpus.training().tokens)
+        return Subject(model=model, tokenizer=tokenizer, organism=organism, data=examples)
+    packed = pack(source, tokenizer, model, context)
+    print(packed, file=sys.stderr)
+    text: Any = Text(name, model, tokenizer, TextCorpus(packed))
+    return Subject(model=model, tokenizer=tokenizer, organism=text, data=packed.sampling.windows)
 
 
 def build_probes(
@@ -43,6 +73,7 @@ def build_probes(
         ValueError: naming all that is wrong with any of them.
     """
     chosen, optional = _wanted(asked, defaults)
+    chosen = [_suited(subject, one) for one in chosen]
     checked, faults = _checked(chosen, optional)
     built: list[Any] = []
     for name, (build, settings) in checked:
@@ -70,6 +101,13 @@ def _wanted(
     if list(asked) == [ALL]:
         return [(name, {}) for name in plugins.installed("probes")], True
     return [_parsed(text) for text in asked], False
+
+
+def _suited(subject: Subject, one: Wanted | ValueError) -> Wanted | ValueError:
+    """Settings that a probe takes where the subject has a text in an organism's place, those asked for aside."""
+    if isinstance(one, ValueError) or not isinstance(subject.organism, Text):
+        return one
+    return one[0], {**subject.organism.probes().get(one[0], {}), **one[1]}
 
 
 def _parsed(text: str) -> Wanted | ValueError:

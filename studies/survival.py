@@ -5,19 +5,20 @@ behaviour gets its half-retention scale E½ with an interval over chains. Two co
 Gaussian noise at the same rises (always), and a ladder whose potential does not contain the canaries (`controls`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from degrade import store
+from degrade.plan import Planned
 from degrade.result import Ladder
 from probes.tables import stack
 from studies import isotropic, stages
 from studies.behaviours import curves, ranking, rungs
 from studies.behaviours import marks as marks_of
-from studies.climbing import Size, climb
+from studies.climbing import Size, climb, planned
 from studies.findings import finding as sentences
 from studies.marks import marks
 from studies.readings import described
@@ -34,7 +35,9 @@ QUICK = Size((0.4, 0.65, 1.0), 2, 2, 1, 128, 128, 200, 70)
 
 def run(
     model: str = "mixture",
-    probes: Sequence[str] | None = None,
+    data: str | None = None,
+    context: int | None = None,
+    probes: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     rises: Sequence[float] | None = None,
     seed: int = 0,
     quick: bool = False,
@@ -47,8 +50,10 @@ def run(
     """Run the study.
 
     Args:
-        model: An organism by name.
-        probes: Probes as `NAME:key=value,...`; None for all of the package.
+        model: An organism, a Hugging Face directory, a hub name or `package.module:function`, see `degrade.naming`.
+        data: Documents by name, see `degrade.sources`; None for the organism's own.
+        context: Tokens a window of `data`; None: 128, or as many as the model reads.
+        probes: Probes as `NAME:key=value,...`, or settings by name; None for those of the study that fit.
         rises: Target loss rises, nats per token; None for the study's own.
         seed: Of everything random.
         quick: A smaller version; its rungs are too short to be called ok.
@@ -67,7 +72,7 @@ def run(
         FileExistsError: if `out` exists.
     """
     size, clock = (QUICK if quick else FULL).at(rises), stages.begun()
-    subject = open_subject(model)
+    subject = open_subject(model, data, context)
     clock.ended("opening the model", keep=False)
     asked = build_probes(subject, probes, PROBES)
     clock.ended("building the probes", keep=False)
@@ -85,10 +90,32 @@ def run(
     clock.ended("the marks")
     if out is not None:
         ladder.manifest.update(probes=described(asked))
-        given = {"model": model, "probes": probes, "seed": seed, "quick": quick, "controls": controls,
+        shown = None if data is None else subject.organism.summary  # type: ignore[union-attr]
+        given = {"model": model, "data": shown, "probes": probes, "seed": seed, "quick": quick, "controls": controls,
                  "longer": longer, "workers": workers}  # fmt: skip
         _write(Path(out), ladder, table, given, clock)
     return table
+
+
+def plan(
+    model: str = "mixture",
+    data: str | None = None,
+    context: int | None = None,
+    probes: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
+    rises: Sequence[float] | None = None,
+    seed: int = 0,
+    quick: bool = False,
+    longer: float = 1.0,
+    **_: Any,
+) -> list[Planned]:
+    """The ladder that `run` climbs with the same arguments (controls would climb another); builds the probes.
+
+    Raises:
+        ValueError: as `run` does, for what it can tell before it climbs.
+    """
+    subject = open_subject(model, data, context)
+    build_probes(subject, probes, PROBES)
+    return [planned(subject, subject.data, (QUICK if quick else FULL).at(rises), seed, longer)]
 
 
 def figure(table: pd.DataFrame) -> "Figure":

@@ -1,0 +1,249 @@
+"""What a ladder would take, before it is climbed: rungs, chains, gradients, time and memory.
+
+A few gradients, a forward pass and two steps are timed at w*, and multiplied by how often a climb does each. A gradient
+of m examples is taken to cost a + b m, from two sizes. How long chains remember is not known before they have run, so
+that steps have a range unless they are given: from the fewest a rung is content with to all of its budget; time is told
+for the range, and for the middle of it (on the log axis).
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from degrade import build, climb, pilot, step_size, temperature
+from degrade.chain import BLOCK, TRACKED
+from degrade.curvature import BATCHES, SIZE
+from degrade.data import Examples
+from degrade.engine import one_thread
+from degrade.losses import Loss, next_token_loss
+from degrade.parameters import lent, select
+from degrade.potential import CHUNK
+from degrade.request import Request
+from degrade.timing import SIZES, Costs, measured
+
+COPIES, A_CHAIN, A_RUNG = 30, 5, 10  # of the weights: in all; for each chain; kept of each rung
+GIB = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A ladder that a study would climb: what `degrade.ladder` would be given, `workers` aside."""
+
+    name: str
+    model: nn.Module
+    data: Any
+    heldout: Any
+    settings: dict[str, Any]
+    loss: Loss = next_token_loss
+
+
+class Counts(NamedTuple):
+    """How often one chain does what at one rung.
+
+    Attributes:
+        drawn: Steps, burn-in included.
+        steps: All steps, those of calibration and of the halved side step included.
+        extra: Gradients of a minibatch beside those.
+        stiff: Gradients of 128 examples.
+        small: Gradients of 8 examples.
+        fixed: Passes over the fixed evaluation set.
+        heldout: Passes over the held-out set.
+    """
+
+    drawn: float
+    steps: float
+    extra: float
+    stiff: float
+    small: float
+    fixed: float
+    heldout: float
+
+    @property
+    def gradients(self) -> float:
+        """All gradients."""
+        return self.steps + self.extra + self.stiff + self.small
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a ladder would take.
+
+    Attributes:
+        name: The ladder.
+        rungs: Their number.
+        chains: Their number.
+        steps: Fewest and most of a chain at a rung, burn-in included.
+        gradients: Fewest and most of all chains at all rungs.
+        unit: Seconds of one chain at one rung on one core: fewest and most.
+        before: Seconds before the first rung: losses at w*, and the reachable rise.
+        memory: Bytes of one process at its peak.
+        kept: Bytes of all draws that are kept in memory.
+        sampled: Number of sampled scalars.
+    """
+
+    name: str
+    rungs: int
+    chains: int
+    steps: tuple[int, int]
+    gradients: tuple[float, float]
+    unit: tuple[float, float]
+    before: float
+    memory: int
+    kept: int
+    sampled: int
+
+    def seconds(self, workers: int) -> tuple[float, float]:
+        """Fewest and most, with some processes: chains run beside one another, rungs one behind the other."""
+        turns = self.rungs * math.ceil(self.chains / workers)
+        fewest, most = (self.before + turns * unit for unit in self.unit)
+        return fewest, most
+
+
+def estimate(planned: Planned) -> Estimate:
+    """Time a few gradients of a ladder at w*, and count.
+
+    Raises:
+        ValueError: as `degrade.ladder` does, for settings that do not fit together.
+    """
+    request = Request.of(**planned.settings)
+    selection = select(planned.model, None)
+    data, held = Examples(planned.data), 0 if planned.heldout is None else len(Examples(planned.heldout))
+    with lent(planned.model, selection), one_thread():
+        few = Examples(data.batch(np.arange(min(len(data), SIZES[0][1]))))
+        some = request.model_copy(update={"evaluation": len(few)})
+        scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
+        batch = request.batch_size or build.usual_batch(replace(scene.potential, data=data), request.sampler)
+        costs = measured(scene, request)
+    rungs, fixed = len(request.rises or request.nbetas or []), min(request.evaluation, len(data))
+    fewest, most = (counted(request, batch < len(data), long) for long in (False, True))
+    passes = len(data) + held + (build.PRIOR_DRAWS + 1) * fixed
+    return Estimate(
+        name=planned.name,
+        rungs=rungs,
+        chains=request.chains,
+        steps=(int(fewest.drawn), int(most.drawn)),
+        gradients=(fewest.gradients * rungs * request.chains, most.gradients * rungs * request.chains),
+        unit=(_seconds(costs, fewest, batch, fixed, held), _seconds(costs, most, batch, fixed, held)),
+        before=passes * costs.forward + 2 * BATCHES * costs.gradient(SIZE),
+        memory=_memory(costs, max(batch, step_size.BATCH), fixed, rungs, request.chains),
+        kept=rungs * request.chains * request.draws * costs.weights * (request.keep == "weights"),
+        sampled=selection.count,
+    )
+
+
+def counted(request: Request, noisy: bool, long: bool) -> Counts:
+    """How often a chain does what at a rung, at the least or at the most.
+
+    Args:
+        request: The settings.
+        noisy: Whether minibatches are less than all data, so that their noise is looked at.
+        long: At the most: all rounds, each as long as it can be, and all of the budget.
+    """
+    rungs = len(request.rises or request.nbetas or [])
+    rounds = temperature.ROUNDS if long else 2
+    warm = temperature.WARM_UPS * (3 if long else 1) / rungs
+    length = 2 * (pilot.LONGEST if long else pilot.SHORTEST)
+    burn_in, steps = climb._lengths(math.inf if long else 0.0, request)
+    drawn = max(steps, climb._budget(request)) if long else steps
+    halved = float(np.clip((steps - burn_in) // 3, *climb.CHECK))
+    looks = max(climb.LOOKS, request.draws)
+    pairs = 4 * step_size.PAIRS if noisy else 0
+    return Counts(
+        drawn=drawn,
+        steps=rounds * length + warm * pilot.SHORT + drawn + halved,
+        extra=(rounds + warm) * (pilot.FORCES + pairs) + looks * drawn / steps,
+        stiff=(rounds + warm) * (2 * step_size.AGAIN + 2) + 2 * request.draws * drawn / steps
+        + 2 * step_size.AGAIN * (drawn // (TRACKED * BLOCK)),
+        small=(rounds + warm) * 2 * BATCHES,
+        fixed=(looks + request.draws) * drawn / steps,
+        heldout=request.draws * drawn / steps,
+    )  # fmt: skip
+
+
+def lines(planned: Sequence[Planned], workers: int) -> list[str]:
+    """What some ladders would take, in words; what does not fit into memory is said, with the cure."""
+    told = []
+    for one in planned:
+        found = estimate(one)
+        told += [
+            f"ladder {one.name}: {_size(found)}",
+            f"  time: {_times(found, workers)}",
+            f"  memory: {_room(found, workers)}",
+        ]
+    return told
+
+
+def _size(found: Estimate) -> str:
+    steps, gradients = (_range(f"{low:,.0f}", f"{high:,.0f}") for low, high in (found.steps, found.gradients))
+    return (
+        f"{found.rungs} rungs × {found.chains} chains of {found.sampled:,} weights; {steps} steps of a chain at a rung,"
+        f" {gradients} gradients in all"
+    )
+
+
+def _times(found: Estimate, workers: int) -> str:
+    low, high = found.seconds(workers)
+    unit = _range(*(_spoken(seconds) for seconds in found.unit))
+    return (
+        f"about {_spoken(math.sqrt(low * high))} ({_range(_spoken(low), _spoken(high))}) with workers={workers}, as"
+        f" fast as this machine is now; a chain at a rung takes {unit}; probes and figures come on top"
+    )
+
+
+def _room(found: Estimate, workers: int) -> str:
+    whole, free = found.memory * workers + found.kept, _free()
+    said = (
+        f"about {whole / GIB:.2g} GiB: {found.memory / GIB:.2g} for each of {workers} processes,"
+        f" {found.kept / GIB:.2g} for the weights of the draws"
+    )
+    if free is None or whole <= free:
+        return said
+    return (
+        f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers, draws or"
+        " chains, a smaller context, or keep='none' with probes that observe while the ladder is climbed"
+    )
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _spoken(seconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> _spoken(0.25), _spoken(90), _spoken(7200)
+    ('0.25 s', '90 s', '2 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"
+
+
+def _free() -> int | None:
+    """Bytes of memory that are free; None where the system does not say."""
+    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
+    if any(name not in os.sysconf_names for name in names):
+        return None
+    return os.sysconf(names[0]) * os.sysconf(names[1])
+
+
+def _seconds(costs: Costs, counts: Counts, batch: int, fixed: int, heldout: int) -> float:
+    """Seconds of one chain at one rung."""
+    gradients = (
+        (counts.steps + counts.extra) * costs.gradient(batch)
+        + counts.stiff * costs.gradient(step_size.BATCH)
+        + counts.small * costs.gradient(SIZE)
+    )
+    return gradients + counts.steps * costs.step + (counts.fixed * fixed + counts.heldout * heldout) * costs.forward
+
+
+def _memory(costs: Costs, batch: int, fixed: int, rungs: int, chains: int) -> int:
+    """Bytes of one process: copies of the weights, and the larger of a gradient and of a pass over the fixed set."""
+    copies = COPIES + A_CHAIN * chains + rungs * (A_RUNG + chains)
+    passing = costs.logits * (fixed + 2 * min(CHUNK, fixed))
+    return copies * costs.weights + max(batch * costs.held, passing)
