@@ -137,27 +137,27 @@ def set_scene(
     shown = partial(tqdm, desc="losses at w*", leave=False, disable=not progress, delay=2)
     center = selection.copy()
     with one_thread():
-        lean = _lean(model, loss, examples)
-        nats, count = example_nats(lean, loss, examples, device, shown)
+        light = lean(model, loss, examples)
+        nats, count = example_nats(light, loss, examples, device, shown)
         check_baseline(nats, count)
         size = min(request.evaluation, len(examples))
         chosen = np.sort(Key(request.seed).numbers("evaluation", 0).permutation(len(examples))[:size])
         potential = Potential(
-            lean, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
+            light, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
         )
-        evaluation = _fixed(lean, loss, Examples(examples.batch(chosen)), device, chosen)
-        held = None if heldout is None else _fixed(lean, loss, Examples(heldout), device)
+        evaluation = _fixed(light, loss, Examples(examples.batch(chosen)), device, chosen)
+        held = None if heldout is None else _fixed(light, loss, Examples(heldout), device)
     return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model), model)
 
 
-def _lean(model: nn.Module, loss: Loss, examples: Examples) -> nn.Module:
+def lean(model: nn.Module, loss: Loss, examples: Examples) -> nn.Module:
     """The model without its hooks, where the loss is one of the package's and both give the same nats."""
-    lean = bare(model)
-    if lean is model or loss not in (next_token_loss, label_loss):
+    light = bare(model)
+    if light is model or loss not in (next_token_loss, label_loss):
         return model
     first = Examples(examples.batch(np.arange(min(8, len(examples)))))
-    one, two = (example_nats(m, loss, first, next(model.parameters()).device)[0] for m in (model, lean))
-    return lean if torch.allclose(one, two, rtol=1e-4, atol=1e-3) else model
+    one, two = (example_nats(m, loss, first, next(model.parameters()).device)[0] for m in (model, light))
+    return light if torch.allclose(one, two, rtol=1e-4, atol=1e-3) else model
 
 
 def _precision(request: Request, center: list[torch.Tensor]) -> list[float]:

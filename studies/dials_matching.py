@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from degrade import next_token_loss, parameters
+from degrade.build import lean
 from degrade.data import Examples
 from degrade.diagnostics import over_chains
 from degrade.losses import Loss
@@ -20,8 +23,8 @@ from degrade.potential import FixedSet, example_nats
 from degrade.result import Ladder
 from studies.dials_laws import Law
 
-BISECTIONS = 12
-TOLERANCE = 0.01
+STRIDE = 0.7
+TOLERANCE = 0.004  # of the logarithm of a strength: a rise goes with its square at most
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ def rise_of(ladder: Ladder) -> float:
     if fixed is None:
         raise ValueError("a ladder loaded from disk has no evaluation set; give it one with `with_evaluation`")
     device = ladder.selection.tensors[0].device
-    return fixed.rises(example_nats(ladder.model, fixed.loss, fixed.data, device)[0].cpu())
+    return fixed.rises(
+        example_nats(lean(ladder.model, fixed.loss, fixed.data), fixed.loss, fixed.data, device)[0].cpu()
+    )
 
 
 def with_evaluation(ladder: Ladder, data: Any, loss: Loss = next_token_loss) -> Ladder:
@@ -127,26 +132,22 @@ def _draw(dial: Dial, row: Any, chain: int, index: int, strength: float) -> Spoi
 
 
 def _strength(dial: Dial, row: Any, chains: int, start: float) -> float | None:
-    """Strength at which the mean rise of a few fixed draws equals the rung's, by bisection on its logarithm."""
+    """Strength at which the mean rise of a few fixed draws equals the rung's, its logarithm found by Brent's method."""
+    target, most = float(row.evaluation_rise), float(np.log(dial.law.most))
 
-    def mean(strength: float) -> float:
-        return float(np.mean([_draw(dial, row, chain, 0, strength).rise for chain in range(chains)]))
+    @cache
+    def excess(logarithm: float) -> float:
+        strength = float(np.exp(logarithm))
+        return float(np.mean([_draw(dial, row, chain, 0, strength).rise for chain in range(chains)])) - target
 
-    target, most = float(row.evaluation_rise), dial.law.most
-    low = high = start
-    while mean(low) > target:
-        low /= 2
-    while mean(high) < target:
+    low = high = float(np.log(start))
+    while excess(low) > 0:
+        low -= STRIDE
+    while excess(high) < 0:
         if high >= most:
             return None
-        high = min(2 * high, most)
-    for _ in range(BISECTIONS):
-        middle = float(np.sqrt(low * high))
-        value = mean(middle)
-        if abs(value / target - 1) < TOLERANCE:
-            return middle
-        low, high = (middle, high) if value < target else (low, middle)
-    return float(np.sqrt(low * high))
+        high = min(high + STRIDE, most)
+    return float(np.exp(low if low == high else brentq(excess, low, high, xtol=TOLERANCE)))
 
 
 def _verdict(rung: list[Spoiled], target: float) -> str:
