@@ -1,5 +1,6 @@
 """Every probe meets one contract; joining is one line in `PROBES`."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -128,9 +129,45 @@ def test_it_leaves_the_model_as_it_was(probe, model):
 
 def test_it_leaves_the_global_generators_alone(probe, model):
     torch_before, numpy_before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    python_before = random.getstate()
     probe(model)
+    assert python_before == random.getstate()
     assert torch.equal(torch_before, torch.random.get_rng_state())
     assert (numpy_before == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_a_model_in_train_mode_is_refused_and_left_so(probe, model):
+    if probe is spread:
+        pytest.skip("a function of the user's own checks what it likes")
+    model.train()
+    try:
+        tensors, rest = state(model)
+        with pytest.raises(ValueError, match="eval mode"):
+            probe(model)
+        after, others = state(model)
+    finally:
+        model.eval()
+    assert rest == others and all(torch.equal(tensors[name], after[name]) for name in tensors)
+
+
+def test_it_names_the_hooks_that_it_reads_and_no_more(probe, model, monkeypatch):
+    """No forward pass carries a hook that nobody asked for, and never all of them."""
+    most, real = [0], type(model).hooks
+
+    def counted(self, fwd_hooks=(), **rest):
+        hooks = list(fwd_hooks)
+        assert all(isinstance(name, str) and name in self.hook_dict for name, _ in hooks)
+        most.append(len(hooks))
+        return real(self, fwd_hooks=hooks, **rest)
+
+    monkeypatch.setattr(type(model), "hooks", counted)
+    monkeypatch.setattr(type(model), "run_with_cache", forbidden)
+    probe(model)
+    assert max(most) < len(model.hook_dict) / 2
+
+
+def forbidden(*_, **__):
+    raise AssertionError("run_with_cache keeps every activation of the model")
 
 
 def test_it_records_no_gradient(probe, model):
