@@ -22,6 +22,7 @@ from degrade.pilot import Settings, bind, first_look
 from degrade.recorded import reached, recall
 from degrade.request import Request
 from degrade.samplers import SAMPLERS
+from degrade.schedule import joined, onward, scheduled
 from degrade.step_size import HEATING, Bound
 from degrade.temperature import Ascent, Rung, aim, visit
 from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most_added
@@ -29,8 +30,8 @@ from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most
 BURN_IN = (50, 150)
 KEPT = (200, 600)
 CHECK = (30, 90)
-BUDGET = 2600
-LOOKS = 20
+BUDGET = 1800
+GROWTH = 2.0
 
 
 @dataclass(frozen=True)
@@ -84,23 +85,34 @@ def _drawn(ascent: Ascent, rung: Rung, request: Request) -> Stage:
     """Draw at a rung, and lengthen it until it is clean or the budget is spent."""
     plan = _plan(ascent.scene, rung, ascent.settings, request)
     legs = _run(ascent, plan, 0)
-    spent, part = plan.steps, 0
+    spent, part, patience = plan.steps, 0, 1.0
     fault, reading, halved = _assessed(ascent, plan, legs, rung.target, part)
-    while reading and fault and spent + _next(plan, fault) <= _budget(request):
+    while reading and fault and spent + _next(ascent, plan, fault) <= _budget(request):
         part += 1
         if fault == "more":
-            onward = _onward(plan, request.draws)
-            more = {leg.chain: leg for leg in _run(ascent, onward, part)}
-            legs = [_joined(leg, more[leg.chain], request.draws) for leg in legs if leg.chain in more]
-            spent += onward.steps
+            further = onward(plan, request.draws)
+            more = {leg.chain: leg for leg in _run(ascent, further, part)}
+            legs = [joined(leg, more[leg.chain], request.draws) for leg in legs if leg.chain in more]
+            spent += further.steps
         else:
             rung = mended(ascent, rung, reading, fault)
-            plan = _plan(ascent.scene, rung, ascent.settings, request)
+            patience *= _growth(ascent, fault)
+            plan = _plan(ascent.scene, rung, ascent.settings, request, patience)
             legs = _run(ascent, plan, part)
             spent += plan.steps
         fault, reading, halved = _assessed(ascent, plan, legs, rung.target, part)
     absent = [_absent(plan, chain, why) for chain, why in ascent.faults.items()]
-    return Stage(rung, plan, legs + absent, spent, halved or _halved(ascent, plan, part))
+    if not halved and _checked(ascent, plan):
+        halved = _halved(ascent, plan, part)
+    return Stage(rung, plan, legs + absent, spent, halved)
+
+
+def _checked(ascent: Ascent, plan: Plan) -> bool:
+    """Whether the step is halved to see what it adds.
+
+    Not on all data with a step that follows the curvature: it adds less than the check's own error.
+    """
+    return not (_whole(ascent) and plan.tracked)
 
 
 def _assessed(
@@ -111,7 +123,7 @@ def _assessed(
         return "", None, []
     reading, halved = _read(ascent.scene, legs, []), []
     fault = remedy(reading, target)
-    if fault in ("", "step"):
+    if fault in ("", "step") and _checked(ascent, plan):
         halved = _halved(ascent, plan, part)
         reading = _read(ascent.scene, legs, halved)
         fault = "step" if fault or too_long(reading) else ""
@@ -166,9 +178,21 @@ def mended(ascent: Ascent, rung: Rung, reading: Reading, fault: str) -> Rung:
     return rung
 
 
-def _next(plan: Plan, fault: str) -> int:
+def _next(ascent: Ascent, plan: Plan, fault: str) -> int:
     """Steps that mending a fault takes."""
-    return (plan.steps - plan.burn_in + 1) // 2 if fault == "more" else plan.steps
+    if fault == "more":
+        return (plan.steps - plan.burn_in + 1) // 2
+    return round(plan.steps * _growth(ascent, fault))
+
+
+def _growth(ascent: Ascent, fault: str) -> float:
+    """How much longer a rung is that needs time: on all data twice, for flat directions are what it waits for there."""
+    return GROWTH if fault == "time" and _whole(ascent) else 1.0
+
+
+def _whole(ascent: Ascent) -> bool:
+    """Whether each batch is all the data."""
+    return ascent.settings.batch_size >= len(ascent.scene.potential.data)
 
 
 def _budget(request: Request) -> int:
@@ -210,14 +234,15 @@ def _absent(plan: Plan, chain: int, fault: str) -> Leg:
     return Leg(plan, chain, [], np.empty((0, 0)), np.empty((0, 0)), np.empty(0), fault=fault)
 
 
-def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request) -> Plan:
+def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request, patience: float = 1.0) -> Plan:
     """Freeze what a rung asks of its chains.
 
     Unless given: burn-in of 2 memories (see `Sampler.memory`) within [50, 150] steps, on top of the calibration's
     rounds, and drawing for 30 within [200, 600].
     """
-    burn_in, steps = _lengths(SAMPLERS[rung.sampler].memory / rung.bound.step_size, request)
-    return _scheduled(
+    lengths = _lengths(SAMPLERS[rung.sampler].memory / rung.bound.step_size, request)
+    burn_in, steps = (round(patience * number) for number in lengths)
+    return scheduled(
         Plan(
             rung=rung.number,
             nbeta=rung.nbeta,
@@ -236,15 +261,6 @@ def _plan(scene: Scene, rung: Rung, settings: Settings, request: Request) -> Pla
     )
 
 
-def _scheduled(plan: Plan, draws: int, number: int = LOOKS) -> Plan:
-    """Looks and draws spread evenly over the part after burn-in, the last step included."""
-    number = max(number, draws)
-    looks = np.linspace(plan.steps, plan.burn_in, number, endpoint=False).astype(int)
-    evaluate = tuple(sorted({int(step) for step in looks}))
-    chosen = np.linspace(len(evaluate) - 1, 0, draws, endpoint=False).round().astype(int)
-    return replace(plan, evaluate=evaluate, forces=evaluate, keep=tuple(sorted(evaluate[i] for i in chosen)))
-
-
 def _lengths(memory: float, request: Request) -> tuple[int, int]:
     burn_in, steps = request.burn_in, request.steps
     if burn_in is None:
@@ -252,37 +268,3 @@ def _lengths(memory: float, request: Request) -> tuple[int, int]:
     if steps is None:
         steps = burn_in + int(np.clip(30 * memory, *KEPT))
     return round(burn_in * request.longer), round(steps * request.longer)
-
-
-def _onward(plan: Plan, draws: int) -> Plan:
-    """Half as long again as the part that draws were taken from, without burn-in, from where the chains stand."""
-    return _scheduled(replace(plan, steps=(plan.steps - plan.burn_in + 1) // 2, burn_in=0), draws, LOOKS // 2)
-
-
-def _shifted(plan: Plan, by: int) -> Plan:
-    evaluate, forces, keep = ([step + by for step in steps] for steps in (plan.evaluate, plan.forces, plan.keep))
-    return replace(plan, evaluate=tuple(evaluate), forces=tuple(forces), keep=tuple(keep))
-
-
-def _joined(leg: Leg, more: Leg, draws: int) -> Leg:
-    """Two parts of one chain as one leg, with as many draws as asked, evenly taken from both."""
-    first, second = leg.plan, _shifted(more.plan, leg.plan.steps)
-    kept = leg.kept + [k._replace(step=k.step + first.steps) for k in more.kept]
-    chosen = np.linspace(len(kept) - 1, 0, draws, endpoint=False).round().astype(int)
-    kept = [kept[i] for i in sorted(chosen)]
-    plan = replace(
-        first,
-        steps=first.steps + second.steps,
-        evaluate=first.evaluate + second.evaluate,
-        forces=first.forces + second.forces,
-        keep=tuple(k.step for k in kept),
-    )
-    return replace(
-        more,
-        plan=plan,
-        trace=np.concatenate([leg.trace, more.trace]),
-        losses=np.concatenate([leg.losses, more.losses]),
-        force=np.concatenate([leg.force, more.force]),
-        kept=kept,
-        restarts=leg.restarts + more.restarts,
-    )

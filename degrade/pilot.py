@@ -19,7 +19,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
 HALVINGS = 8
-SHORT, SHORTEST, LONGEST = 40, 25, 120
+SHORT, SHORTEST, LONGEST = 40, 25, 80
 FORCES = 8
 NEAR = 0.3
 
@@ -75,7 +75,7 @@ def pilot(
     settings = replace(settings, sampler=choose(settings.sampler, looks, nbeta, seen))
     sampler = SAMPLERS[settings.sampler]
     step_size = settings.step_size or bound(looks, nbeta, sampler, seen).step_size
-    leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, short)
+    leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, looks[0].vector, short)
     if fault:
         return Pilot(weights, math.nan, math.nan, curvature, looks[0], step_size, cut, fault)
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
@@ -94,6 +94,7 @@ def _run(
     key: Key,
     weights: list[Tensor],
     step_size: float,
+    vector: list[Tensor],
     short: bool,
 ) -> tuple[Leg, float, str]:
     memory = SAMPLERS[settings.sampler].memory / step_size
@@ -102,9 +103,11 @@ def _run(
     for number in range(HALVINGS):
         cut = 0.5**number
         plan = Plan(
-            rung=key.rung, nbeta=nbeta, metric=metric, step_size=step_size * cut, bound="", steps=steps, burn_in=0,
-            batch_size=settings.batch_size, sampler=settings.sampler, forces=tuple(sorted(forces.tolist())),
-            tracked=False, ceiling=settings.ceiling,
+            rung=key.rung, nbeta=nbeta, metric=metric, step_size=step_size * cut, bound="", steps=steps,
+            burn_in=steps // 2, batch_size=settings.batch_size, sampler=settings.sampler,
+            forces=tuple(sorted(forces.tolist())),
+            tracked=settings.step_size is None and settings.batch_size >= len(scene.potential.data),
+            vector=vector, ceiling=settings.ceiling,
         )  # fmt: skip
         try:
             return attempt(scene, plan, key._replace(attempt=number), weights), cut, ""
