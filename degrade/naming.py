@@ -150,7 +150,7 @@ def _downloaded(name: str, repo: str, revision: str | None) -> Path:
         raise FileNotFoundError(_absent(name, why)) from reason
     files = [one.rfilename for one in told.siblings or []]
     kind = WEIGHTS[0] if any(file.endswith(".safetensors") for file in files) else WEIGHTS[1]
-    return Path(snapshot_download(repo, revision=told.sha, allow_patterns=[*DESCRIBING, kind]))
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=[*DESCRIBING, kind]))
 
 
 def _absent(name: str, why: str) -> str:
