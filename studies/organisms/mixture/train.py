@@ -1,7 +1,7 @@
 """Train the models of the mixture organism: `python -m studies.organisms.mixture.train --size small --out DIR`.
 
-Writes an ordinary Hugging Face directory (config, safetensors, tokenizer) and `log.csv`. One thread, one seed: the same
-machine gives the same bits.
+Writes an ordinary Hugging Face directory (config, safetensors, tokenizer) and `log.csv`; with `--checkpoints DIR` also
+the model on its way, at steps that double. One thread, one seed: the same machine gives the same bits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -58,6 +59,7 @@ class Recipe:
 
 
 FRESH_SEED = 1_000_003
+CHECKPOINTS = 7
 RECIPES = {
     "small": Recipe(),
     "large": Recipe(layers=3, width=128, hidden=256, rate=2e-3, steps=5_000, decay=0.1, fresh=384_000),
@@ -121,7 +123,18 @@ def optimiser(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(settings, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
 
 
-def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> LlamaForCausalLM:
+def checkpoint_steps(steps: int) -> list[int]:
+    """The steps at which the model is kept on its way: the last one halved, again and again, seven times.
+
+    >>> checkpoint_steps(6000)
+    [46, 93, 187, 375, 750, 1500, 3000]
+    """
+    return [steps // 2**k for k in range(CHECKPOINTS, 0, -1) if steps // 2**k]
+
+
+def train(
+    recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000, checkpoints: Path | None = None
+) -> LlamaForCausalLM:
     """Train, measure every `every` steps, and write the model after each measurement.
 
     Args:
@@ -129,6 +142,7 @@ def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> Llama
         corpus: Where the training set comes from.
         out: Directory for the model and `log.csv`.
         every: Steps between two lines of the log.
+        checkpoints: Directory for the model at `checkpoint_steps`, which changes nothing else; None: none is kept.
 
     Returns:
         The trained model in eval mode.
@@ -137,6 +151,7 @@ def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> Llama
     model = build(recipe, len(corpus.vocabulary)).train()
     steps = optimiser(model, recipe)
     order, log, start = batches(len(tokens), recipe), [], time.perf_counter()
+    due = set() if checkpoints is None else set(checkpoint_steps(recipe.steps))
     for step in range(recipe.steps):
         for group in steps.param_groups:
             group["lr"] = rate_at(step, recipe)
@@ -145,6 +160,8 @@ def train(recipe: Recipe, corpus: Corpus, out: Path, every: int = 1000) -> Llama
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         steps.step()
+        if checkpoints is not None and step + 1 in due:
+            keep(model, checkpoints / f"step-{step + 1:05d}")
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             model.eval()
             seconds = time.perf_counter() - start
@@ -166,6 +183,15 @@ def save(model: LlamaForCausalLM, out: Path, log: pd.DataFrame) -> None:
     log.round(4).to_csv(out / "log.csv", index=False)
 
 
+def keep(model: LlamaForCausalLM, folder: Path) -> None:
+    """Write a checkpoint: a Hugging Face directory whose weights are rounded to half precision (2^-11 of each)."""
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    state = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+
+
 def describe(recipe: Recipe, corpus: Corpus, out: Path) -> None:
     """Write `recipe.json`: the recipe, and the fingerprint of the training set it was applied to."""
     record = {**asdict(recipe), "corpus seed": corpus.seed, "corpus sha256": corpus.fingerprint()}
@@ -177,15 +203,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a model of the mixture organism.")
     parser.add_argument("--size", choices=tuple(RECIPES), default="small")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--checkpoints", type=Path)
     for name in ("layers", "width", "hidden", "steps", "seed"):
         parser.add_argument(f"--{name}", type=int)
     for name in ("rate", "decay"):
         parser.add_argument(f"--{name}", type=float)
     given = vars(parser.parse_args())
-    recipe, out = RECIPES[given.pop("size")], given.pop("out")
+    recipe, out, checkpoints = RECIPES[given.pop("size")], given.pop("out"), given.pop("checkpoints")
     torch.set_num_threads(1)
     np.seterr(all="raise", under="ignore")
-    train(replace(recipe, **{name: value for name, value in given.items() if value is not None}), Corpus(), out)
+    recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    train(recipe, Corpus(), out, checkpoints=checkpoints)
 
 
 if __name__ == "__main__":
