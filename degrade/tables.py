@@ -63,7 +63,7 @@ def _trained(scene: Scene) -> dict[str, Any]:
         "rhat": nan, "ess": nan,
         **_cooled(None),
         "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
-        "sampler": "", "bound": "", "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
+        "sampler": "", "bound": "", "batch_size": 0, "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
         "verdict": "trained", "reason": "the weights as given",
     }  # fmt: skip
 
@@ -75,6 +75,7 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
     faults = [leg.fault for leg in legs if leg.fault]
     base = {
         "rung": plan.rung, "target": rung.target, "nbeta": plan.nbeta, "sampler": plan.sampler, "bound": plan.bound,
+        "batch_size": min(plan.batch_size, len(scene.potential.data)),
         "steps": plan.steps, "burn_in": plan.burn_in, "spent": stage.spent,
         "restarts": sum(leg.restarts for leg in legs),
     }  # fmt: skip
