@@ -1,7 +1,7 @@
 """Minibatch heating: LLC and verdict against batch size and step size, with and without noise correction.
 
 The step is given in units of the one at which, by the package's own look at the gradient noise, an uncorrected sampler
-would be 3 % too hot. Systems: a Gaussian location model along the axes (2,000 directions), one that is rotated (noise
+would be 3 % too hot. Systems: a Gaussian location model along the axes (600 directions), one that is rotated (noise
 in directions that a diagonal correction cannot follow), and 32 deep linear networks side by side on noisy labels. Runs
 start in equilibrium: a full-batch run comes before. `left` has what the published table of `degrade.llc` would have:
 the LLC after what halving the step tells is taken out.
@@ -94,23 +94,23 @@ def run(quick: bool = False, shipped: bool = True) -> pd.DataFrame:
         model, data, loss, gamma, nbeta, exact = build()
         selection = select(model)
         with lent(model, selection):
-            request = Request(nbetas=[nbeta], gamma=gamma, evaluation=len(data[0]) if type(data) is tuple else 2000)
+            request = Request(nbetas=[nbeta], gamma=gamma, evaluation=len(data[0]) if type(data) is tuple else 1000)
             scene = set_scene(model, selection, data, loss, request, None, (), False)
-            system = settled(System(build.__name__, scene, nbeta, *exact, []), 150 if quick else 1500)
+            system = settled(System(build.__name__, scene, nbeta, *exact, []), 150 if quick else 800)
             for case in CASES[: 3 if quick else None]:
-                rows += heated(system, *case, 200 if quick else 2000)
+                rows += heated(system, *case, 200 if quick else 1000)
     return pd.DataFrame(rows + (variates() if shipped and not quick else []))
 
 
 def aligned() -> tuple[Any, ...]:
     """Noise along the axes, covariance h a example: all of it in the diagonal."""
-    net, x = quadratic(cond=100, d=2000, examples=2000)
+    net, x = quadratic(cond=100, d=600, examples=1000)
     return net, x, quadratic_loss, 1.0, 1000.0, (1000.0 * exact_rise(net.h, 1000.0, 1.0), 0.0)
 
 
 def turned() -> tuple[Any, ...]:
     """The same law in directions that follow no axis."""
-    net, x = rotated(d=400, cond=100, examples=2000)
+    net, x = rotated(d=300, cond=100, examples=1000)
     return net, x, rotated_loss, 1.0, 1000.0, (1000.0 * exact_rise(net.h, 1000.0, 1.0), 0.0)
 
 
@@ -198,7 +198,8 @@ def measured(system: System, scene: Scene, plan: Plan) -> dict[str, Any]:
         return about | {"verdict": "failed", "reason": faults[0]}
     reading = read(sound(legs), sound(halved), plan, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
     verdict = judge(reading, math.nan, 0.0, len(legs), faults)
-    raw, llc = system.nbeta * reading.rise.mean, coefficient(system.nbeta, reading.rise, reading.heating, plan.bound)
+    raw = system.nbeta * reading.rise.mean
+    llc = coefficient(system.nbeta, reading.rise, reading.heating, plan.bound, reading.noise)
     return about | {
         "llc": raw, "bias %": 100 * (raw / system.exact - 1),
         "se %": 100 * math.hypot(system.nbeta * reading.rise.se, system.exact_se) / system.exact,

@@ -50,6 +50,7 @@ def heated_by_a_batch_of_4_on_noisy_labels():
     model, examples = network(layers, noise=1.0)
     settings = SHORT | {"nbeta": nbeta, "gamma": gamma, "loss": squares}
     result = degrade.llc(model, examples, batch_size=4, step_size=1.0, **settings)
+    assert result.table.batch_size[0] == 4
     assert result.llc > 1.2 * gibbs.sample(layers, gibbs.product(layers), nbeta, [gamma] * 2, 300, 8, seed=0).mean()
     return result
 
