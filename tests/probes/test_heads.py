@@ -126,6 +126,7 @@ def test_the_first_layer_does_not_match_prefixes(table):
     matching = by_head(table, "prefix matching")
     chance = table.loc[table["measure"] == "prefix matching", "chance"].mean()
     assert (matching[0] < 2 * chance).all()
+    assert (by_head(table, "copying")[0] < 0).all()  # measured: they do not copy, their eigenvalues are mostly negative
 
 
 @TRAINED
