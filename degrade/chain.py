@@ -16,10 +16,10 @@ from degrade.metric import Metric
 from degrade.noise import Key, Tensors, batch_index
 from degrade.potential import FixedSet, Potential, calibrated_loss, example_nats
 from degrade.samplers import SAMPLERS, Target
-from degrade.step_size import hutchinson, sharpest
+from degrade.step_size import AGAIN, hutchinson, sharpest
 
 BLOCK = 25
-TRACKED = 8
+TRACKED, CLOSELY = 8, 1  # blocks between looks at the curvature, by minibatches and by all data
 SLACK = 2.0  # one batch's curvature is noisy: below twice the bound a step is left as it is
 RESTARTS = 6
 
@@ -29,7 +29,8 @@ class Plan:
     """What a rung asks of each chain.
 
     `evaluate`, `keep` and `forces` are step numbers after which to measure losses, keep the weights, and measure the
-    force of the configurational temperature; keep ⊂ evaluate.
+    force of the configurational temperature; keep ⊂ evaluate. A `tracked` step follows the curvature: on all data
+    closely, and there the force, which costs nothing, is measured at each step after burn-in.
     """
 
     rung: int
@@ -135,17 +136,21 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     kept: list[Kept] = []
     step_size, vector = plan.step_size, plan.vector
     state, update = sampler.init(weights, plan.metric, step_size, key), sampler.update
+    closely = plan.tracked and not _noisy(plan, scene.potential)
+    every, slack, rounds = (CLOSELY, 1.0, 1) if closely else (TRACKED, SLACK, AGAIN)
     if sampler.asks:
         update = partial(update, target=Target(scene.potential.center, partial(scene.potential.energy, plan.nbeta)))
     for start in range(0, plan.steps, BLOCK):
-        if plan.tracked and start and start % (TRACKED * BLOCK) == 0:
-            stiff, vector = sharpest(scene.potential, state.weights, plan.metric, plan.nbeta, key, start, vector)
-            step_size = min(step_size, SLACK * sampler.stability / stiff)
+        if plan.tracked and start and start % (every * BLOCK) == 0:
+            stiff, vector = sharpest(
+                scene.potential, state.weights, plan.metric, plan.nbeta, key, start, vector, plan.batch_size, rounds
+            )
+            step_size = min(step_size, slack * sampler.stability / stiff)
             state = sampler.resize(state, plan.metric, step_size)
         for step in range(start, min(start + BLOCK, plan.steps)):
             row, gradient = _measured(scene.potential, plan, key, step, state.weights)
             rows.append(row)
-            if step + 1 in plan.forces:
+            if step + 1 in plan.forces or (closely and step >= plan.burn_in):
                 force.append(_force(scene.potential, plan, key, step, state.weights, gradient))
             state = update(state, gradient, key)
             if step + 1 in plan.evaluate:
@@ -160,8 +165,15 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     return Leg(plan, key.chain, state.weights, trace, np.array(losses).reshape(-1, width), forces, kept)
 
 
+def _noisy(plan: Plan, potential: Potential) -> bool:
+    """Whether gradients are of minibatches."""
+    return plan.batch_size < len(potential.data)
+
+
 def _force(potential: Potential, plan: Plan, key: Key, step: int, weights: Tensors, gradient: Tensors) -> Tensor:
     """∇Uᵀ P ∇U from the step's own minibatch and a second, independent one: noise has no square in it."""
+    if not _noisy(plan, potential):
+        return _dot(plan.metric.into(gradient), plan.metric.into(gradient))
     index = batch_index(key, "second", step, len(potential.data), plan.batch_size)
     other = torch._foreach_mul(potential.gradient(weights, index)[1], plan.nbeta)
     torch._foreach_add_(other, potential.prior_gradient(weights))

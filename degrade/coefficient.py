@@ -50,8 +50,9 @@ class LLC:
         """What `se` is made of: {"chain": between chains, "within_chain": of their traces, "heating": of the step}."""
         each, row = self.per_chain, self._row
         within = float(np.sqrt((each.se**2).sum())) / len(each) if len(each) else math.nan
-        heating = abs(row.nbeta * row.rise * row.heating_se) if row.bound == "heating" else 0.0
         left = row.llc / (row.nbeta * row.rise) if row.rise else 1.0
+        touched = row.bound == "heating" or abs(left - 1) > 1e-9
+        heating = abs(row.nbeta * row.rise * row.heating_se) if touched else 0.0
         return {
             "chain": float(row.nbeta * row.rise_se * left),
             "within_chain": within * float(left),

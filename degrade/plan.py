@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from degrade import build, climb, pilot, step_size, temperature
+from degrade import build, climb, pilot, schedule, step_size, temperature
 from degrade.chain import BLOCK, TRACKED
 from degrade.curvature import BATCHES, SIZE
 from degrade.data import Examples
@@ -151,7 +151,7 @@ def counted(request: Request, noisy: bool, long: bool) -> Counts:
     burn_in, steps = climb._lengths(math.inf if long else 0.0, request)
     drawn = max(steps, climb._budget(request)) if long else steps
     halved = float(np.clip((steps - burn_in) // 3, *climb.CHECK))
-    looks = max(climb.LOOKS, request.draws)
+    looks = max(schedule.LOOKS, request.draws)
     pairs = 4 * step_size.PAIRS if noisy else 0
     return Counts(
         drawn=drawn,

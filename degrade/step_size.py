@@ -81,9 +81,11 @@ def look(
     vector: list[Tensor] | None = None,
 ) -> Found:
     """Measure curvature and heating at some weights. A known vector saves most of the iterations."""
-    sharpness, vector = sharpest(potential, weights, metric, nbeta, key, step, vector)
+    sharpness, vector = sharpest(potential, weights, metric, nbeta, key, step, vector, batch_size)
     # at a singular w* all is flat: what the metric has seen nearby (max P a) bounds the first step
     sharpness = max(sharpness, *(float((p * a).max()) for p, a in zip(metric.p, metric.a, strict=True)))
+    if batch_size >= len(potential.data):
+        return Found(sharpness, 0.0, 0.0, vector)
     pairs = range(PAIRS * step, PAIRS * (step + 1))
     whole = sum(heating(potential, weights, metric, nbeta, batch_size, key, pair) for pair in pairs) / PAIRS
     taken = corrected(metric)
@@ -98,14 +100,17 @@ def sharpest(
     key: Key,
     step: int,
     vector: list[Tensor] | None = None,
+    batch_size: int = 0,
+    again: int = AGAIN,
 ) -> tuple[float, list[Tensor]]:
     """λmax(K) and its direction, on a fresh batch of 128 examples: smaller batches look stiffer than the loss is.
 
-    Directions are handed on unturned, for metrics with another basis.
+    On all data, where steps are on all data. Directions are handed on unturned, for metrics with another basis.
     """
-    rounds = FIRST if vector is None else AGAIN
+    rounds = FIRST if vector is None else again
     start = normal_like(key, "power", step, weights) if vector is None else metric.turned(vector)
-    index = batch_index(key, "power", step, len(potential.data), min(BATCH, len(potential.data)))
+    examples = len(potential.data)
+    index = batch_index(key, "power", step, examples, examples if batch_size >= examples else min(BATCH, examples))
     size, vector = power_iteration(potential, weights, metric, nbeta, index, start, rounds)
     return size, metric.unturned(vector)
 

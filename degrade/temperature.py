@@ -99,7 +99,8 @@ class Ascent:
         excess = over_chains([p.excess for p in pilots])
         surely = excess.mean - (excess.se if math.isfinite(excess.se) else 0.0)
         cooled = bool(self.history) and nbeta > self.history[-1][0]
-        if cooled or surely < TOO_HOT * HEATING:
+        exactly = self.settings.batch_size >= len(self.scene.potential.data)  # then curvature tells all
+        if exactly or cooled or surely < TOO_HOT * HEATING:
             return 0.0
         return surely / nbeta / float(np.mean([p.step_size for p in pilots]))
 

@@ -27,7 +27,7 @@ CHAINS, SILENT = 4, 0.05
 def run(
     quick: bool = False, size: int = 1000, networks: int = 20, first: int = 0, hoods: Any = tuple(HOODS),
     longer: Any = None, ours: bool = True, beside: bool = True, compared: int = 6, preconditioner: str = "fisher",
-    sampler: str = "baoab", batch_size: int | None = None,
+    sampler: str = "baoab", batch_size: int | None = None, budget: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """A row a network, neighbourhood, method and budget.
 
@@ -44,10 +44,11 @@ def run(
         preconditioner: Of `degrade.llc`.
         sampler: Of `degrade.llc`.
         batch_size: Of `degrade.llc`; None: its default, all examples.
+        budget: Of `degrade.llc`: steps of a chain, lengthening included, before `longer`.
     """
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    settings = {"preconditioner": preconditioner, "sampler": sampler, "batch_size": batch_size}
+    settings = {"preconditioner": preconditioner, "sampler": sampler, "batch_size": batch_size, "budget": budget}
     for seed in range(first, first + (2 if quick else networks)):
         network = drawn(size, seed)
         for hood in [hoods] if isinstance(hoods, str) else hoods:
@@ -68,13 +69,14 @@ def own(network: Network, hood: str, longer: float, settings: dict[str, Any]) ->
     data = network.data()
     with counted() as spent:
         result = degrade.llc(
-            network.module(), data, nbeta=network.nbeta, loss=squares, longer=longer, chains=CHAINS, draws=1,
+            network.module(), data, nbeta=network.nbeta, loss=squares, longer=longer, chains=CHAINS,
             progress=False, **HOODS[hood], **settings,
         )  # fmt: skip
     row, batch = result.table.iloc[0], settings["batch_size"] or len(data[0])
     return {
         "method": f"{settings['sampler']} {settings['preconditioner']}", "longer": longer,
-        "gradients": round(spent.gradients(batch)), "calls": spent.calls, "llc": result.llc, "se": result.se,
+        "gradients": round(spent.gradients(batch)), "calls": spent.calls,
+        **{stage: round(number / batch) for stage, number in spent.stages.items()}, "llc": result.llc, "se": result.se,
         "verdict": result.verdict, "reason": result.reason, "steps": row.steps, "spent": row.spent,
         "step_size": row.step_size, "bound": row.bound, "heating": row.heating, "heating_se": row.heating_se,
         "temperature": row.temperature, "virial": row.virial, "rhat": row.rhat, "ess": row.ess,

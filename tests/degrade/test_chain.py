@@ -11,6 +11,7 @@ from degrade.chain import RESTARTS, Plan, advance
 from degrade.curvature import Curvature
 from degrade.noise import Key
 from degrade.parameters import lent
+from degrade.samplers import SAMPLERS
 from tests.degrade.test_curvature import scene_of
 from tests.degrade.toys import exact_rise, quadratic, quadratic_loss
 
@@ -100,3 +101,19 @@ def test_configurational_temperature_is_one_for_a_small_batch_noise(step_size):
     ratio = found.force.mean() / np.mean([kept.trace for kept in found.kept])
     error = found.force.std() / found.force.mean() / math.sqrt(min(len(looks), 1000 * step_size / 2))
     assert abs(ratio - 1) < 4 * error + 0.01
+
+
+def test_on_all_data_the_step_follows_the_curvature_and_the_force_is_read_at_each_step():
+    """Curvatures (nβh + 1)/(nβ + 1) up to 1; the step starts at 1.8 of the bound."""
+    net, x = quadratic(cond=10, d=50)
+    scene, allowed = scene_of(net, x, quadratic_loss), SAMPLERS["baoab"].stability
+    p = torch.full((50,), 1 / (NBETA + 1))
+    metric = metrics.build([p], Curvature([net.h], [net.h]), [1.0], NBETA, math.inf, (None,))
+    plan = Plan(1, NBETA, metric, 1.8 * allowed, "", 200, 100, len(x), "baoab")
+    with lent(net, scene.potential.selection):
+        found = advance(scene, plan, Key(0), scene.potential.center)
+    steps = found.trace[:, -1]
+    assert found.restarts == 0
+    assert (np.diff(steps) <= 0).all() and steps[0] == pytest.approx(1.8 * allowed)
+    assert allowed <= steps[-1] * 1.001 < 1.1 * allowed
+    assert found.force.shape == (100,)
