@@ -111,6 +111,10 @@ def test_integrated_gradients_rank_edges_as_exact_patching_does(trained, change)
 
     Integrated gradients go the whole way from one prompt to the other, so their exact counterpart is the mean of both
     directions. The directions by themselves agree with each other no better (0.77 to 0.92 on signed means).
+
+    One kind of change at a time: over pairs of all three kinds together it does not hold. Measured on the induction
+    model, 18 pairs: 0.862 with 5 steps, 0.871 with 10, 0.872 with 30, so that finer integration is no cure (0.97, 0.91
+    and 0.93 by kind; 0.92 between the two exact directions). What moves most are small edges from the embeddings.
     """
     model, tokens = trained
     pairs = repeat_pairs(tokens, start=1, changes=[change])

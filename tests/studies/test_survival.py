@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import degrade
-from studies import survival
+from studies import stages, survival
 from studies.subject import parse
 
 TINY = survival.Size((0.8,), 2, 2, 2, 64, 64, 300, 100)
@@ -34,7 +34,9 @@ def test_the_directory_is_complete(finished):
         assert (folder / name).stat().st_size > 0
     assert len(list((folder / "draws").glob("*.safetensors"))) == 2
     drawn = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert drawn == {"survival", "ranking", "patching", "verdicts", "traces"}
+    probes = {f"probe-{name}" for name in survival.PROBES}
+    assert drawn == {"survival", "ranking", "patching", "verdicts", "traces"} | probes
+    assert "climbing" in stages.read(folder) and "figures and report" in stages.read(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
 
 
