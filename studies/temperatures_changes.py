@@ -140,8 +140,9 @@ def reliability(rows: pd.DataFrame, nbeta: float, family: str) -> float:
 
 def ratio(rows: pd.DataFrame, others: pd.DataFrame) -> Mean:
     """Logarithm of the ratio of λ of two sets of rows (a row a chain each), paired by chain; shared errors added."""
+    named = {"llc": "llc_other", "shared": "shared_other"}
     both = rows.set_index("chain")[["llc", "shared"]].join(
-        others.set_index("chain")[["llc", "shared"]], rsuffix="_other", how="inner"
+        others.set_index("chain")[["llc", "shared"]].rename(columns=named), how="inner"
     )
     positive = both[(both["llc"] > 0) & (both["llc_other"] > 0)]
     values = np.log(positive["llc"].to_numpy(float) / positive["llc_other"].to_numpy(float))

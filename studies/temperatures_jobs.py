@@ -49,7 +49,9 @@ class Size:
     fractions: tuple[float, ...]
     widths: tuple[float, ...]
 
-    def at(self, refined: Sequence[str] | str | Literal[False] | None, width: float | None, longer: float, whole: bool) -> "Size":
+    def at(
+        self, refined: Sequence[str] | str | Literal[False] | None, width: float | None, longer: float, whole: bool
+    ) -> "Size":
         """The same with other families, width of the neighbourhood and length; `whole`: with all the data.
 
         Raises:

@@ -41,7 +41,7 @@ def complexity(found: Any) -> Figure:
         for place, (name, rows) in enumerate(families):
             _shares(figure.add_subplot(below[place]), rows, name)
     _legend(figure)
-    figure.supxlabel(style.note(NOTE, 7.6), fontsize=7.5)
+    figure.supxlabel(style.note(NOTE, 6.9), fontsize=7.5)
     return figure
 
 
@@ -69,7 +69,7 @@ def training_complexity(rows: pd.DataFrame) -> Figure:
         _steps(panel, rows["step"], end)
         panel.axhline(0, color="0.7", linewidth=0.7)
         panel.legend(frameon=False, fontsize=6.5)
-    figure.supxlabel("training step (log axis)\n" + style.note(TRAINING, 7.6), fontsize=7.5)
+    figure.supxlabel("training step (log axis)\n" + style.note(TRAINING, 6.9), fontsize=7.5)
     return figure
 
 

@@ -154,7 +154,8 @@ def test_whole_rows_are_the_chains_of_the_ladder():
     assert rows.groupby("rung").llc.mean().to_numpy() == pytest.approx(ladder.table.llc[1:].to_numpy(), rel=1e-6)
     single = example_rows(ladder, np.arange(256) % 3)
     sums = single.groupby(["rung", "chain"]).llc.sum().groupby("rung").mean()
-    assert sums.to_numpy() == pytest.approx((ladder.table.nbeta * ladder.table.evaluation_rise)[1:].to_numpy(), rel=1e-4)
+    measured = (ladder.table.nbeta * ladder.table.evaluation_rise)[1:].to_numpy()
+    assert sums.to_numpy() == pytest.approx(measured, rel=1e-4)
     kinds = kind_rows(single)
     assert set(kinds.part) == {"0", "1", "2"}
     assert kinds.llc.sum() == pytest.approx(single.llc.sum())
@@ -216,10 +217,10 @@ def test_a_planted_change_of_share_and_order_is_found():
 
 
 def test_false_calls_where_nothing_changes_stay_nominal():
-    """200 nulls of six parts: those with a call at most at the 99.9 % point of a binomial with 5 %."""
+    """60 nulls of six parts: those with a call at most at the 99.9 % point of a binomial with 5 %."""
     levels_ = {name: (10.0 * k, 10.0 * k) for k, name in enumerate("abcdef", start=1)}
-    wrong = sum(changes(planted(levels_, 4, seed, 0.1), COLD, HOT).changed.any() for seed in range(200))
-    assert wrong <= stats.binom.ppf(0.999, 200, 0.05)
+    wrong = sum(changes(planted(levels_, 4, seed, 0.1), COLD, HOT).changed.any() for seed in range(60))
+    assert wrong <= stats.binom.ppf(0.999, 60, 0.05)
 
 
 def test_errors_that_chains_share_widen_what_they_touch():
@@ -267,7 +268,7 @@ def table_of(hot=HOT, note=""):
         whole((18.0,), (HOT,), question="rows").assign(n=1e3, part="n = 1000"),
         whole((40.0, 15.0), question="widths").assign(width=0.15),
         scales.rename(columns={"name": "part"}).assign(question="temperature"),
-        pd.DataFrame({"question": ["gap"], "part": ["exact gap"], "llc": [0.16], "shared": [0.01], "note": ["heldout"]}),
+        pd.DataFrame([{"question": "gap", "part": "exact gap", "llc": 0.16, "shared": 0.01, "note": "heldout"}]),
     ]  # fmt: skip
     return pd.concat(frames, ignore_index=True)
 
@@ -276,7 +277,8 @@ def test_what_was_found_is_said_and_drawn():
     table = table_of()
     found, said = read(table), finding(table)
     text = " ".join(said)
-    assert "factor of 10" in text and "λ of the whole model is 50" in text and "Not decided" in said[-1] or "Nothing" in text
+    assert "factor of 10" in text and "λ of the whole model is" in text
+    assert said[-1].startswith(("Not decided", "Nothing that was asked"))
     assert found.rows.log_ratio.iloc[-1] == pytest.approx(math.log(18 / 20), abs=0.05)
     assert found.widths.set_index("width").after[0.15] == pytest.approx(15.0, rel=0.05)
     assert found.examples[0].mean > 0.99
@@ -294,8 +296,8 @@ def test_without_a_natural_temperature_the_study_says_so():
 def test_training_is_read_in_the_order_of_steps():
     before = [planted({"whole": (5.0 * k, 4.0 * k)}, family="whole", question="checkpoints").assign(step=10 * k)
               for k in (3, 1)]  # fmt: skip
-    layers = [planted({"layer 0": (3.0 * k, 2.0), "layer 1": (2.0 * k, 2.0)}, question="checkpoints").assign(step=10 * k)
-              for k in (1, 3)]  # fmt: skip
+    parts = [{"layer 0": (3.0 * k, 2.0), "layer 1": (2.0 * k, 2.0)} for k in (1, 3)]
+    layers = [planted(one, question="checkpoints").assign(step=10 * k) for one, k in zip(parts, (1, 3), strict=True)]
     table = pd.concat([table_of(), *before, *layers], ignore_index=True)
     rows = over_training(table)
     line = rows[(rows.family == "whole") & (rows["at"] == WATANABE)]
