@@ -106,7 +106,7 @@ def test_parts_add_up_to_the_whole_of_a_quadratic_on_every_draw():
         with ladder.applied(draw), torch.no_grad():
             moved = [part.weight[0] - 1 for part in (model.first, model.second)]
         rise = 0.5 * float(moved[0].square().sum() + 0.1 * moved[1].square().sum())
-        linear = 0.5 * float((x.mean(0) @ torch.cat(moved)))
+        linear = 0.5 * float(x.mean(0) @ torch.cat(moved))
         assert mine.value.sum() == pytest.approx(rise + linear, abs=1e-6)
     assert (table[table.rung == 0].value == 0).all()
 
