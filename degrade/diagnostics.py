@@ -118,7 +118,7 @@ def read(legs: list[Leg], halved: list[Leg], plan: Plan, baseline: np.ndarray, c
         prior_fraction=float(column["prior_fraction"].mean()),
         heldout_rise=over_chains([float(np.mean([k.heldout_rise for k in leg.kept])) for leg in legs]),
         calibrated_rise=float(np.mean([k.calibrated_rise for leg in legs for k in leg.kept])),
-        heating=heating(legs, halved),
+        heating=heating(legs, halved, plan),
         bound=plan.bound,
         rhat=rhat(fixed),
         ess=ess(fixed),
@@ -149,13 +149,15 @@ def pace(plan: Plan) -> float:
     return plan.step_size * stiffest / SAMPLERS[plan.sampler].stability
 
 
-def heating(legs: list[Leg], halved: list[Leg]) -> Estimate:
-    """The part of the rise that the step size adds, by halving it: 2 (E(ε) − E(ε/2)) / E(ε), over chains.
+def heating(legs: list[Leg], halved: list[Leg], plan: Plan) -> Estimate:
+    """The part of the rise that the step size adds, by halving it: (E(ε) − E(ε/2)) / E(ε) / (1 − 2^−k), over chains.
 
-    First order in ε (minibatch heating and discretisation both are). Each chain goes on at half the step from where it
-    ended, and its last steps before and after are compared, so that slow fluctuations cancel; the heat sits in stiff
-    directions, which settle within a few steps.
+    Richardson's rule with k = 1 for minibatch heating and k the sampler's order for discretisation (2 for positions of
+    BAOAB and of Leimkuhler–Matthews, doi:10.1093/amrx/abs010), by what bounded the step. Each chain goes on at half the
+    step from where it ended, and its last steps before and after are compared, so that slow fluctuations cancel; what a
+    step adds sits in stiff directions, which settle within a few steps.
     """
+    share = 1 - 0.5 ** (SAMPLERS[plan.sampler].order if plan.bound in ("stability", "temperature") else 1)
     column = TRACE.index("rise")
     after = {leg.chain: leg.trace[len(leg.trace) // 3 :, column] for leg in halved}
     pairs = [(leg.trace[:, column], after[leg.chain]) for leg in legs if leg.chain in after]
@@ -164,7 +166,8 @@ def heating(legs: list[Leg], halved: list[Leg]) -> Estimate:
     level = float(np.mean([before[-len(before) // 2 :].mean() for before, _ in pairs]))
     if level == 0:  # a step so small that nothing moved
         return Estimate(float("nan"), float("nan"))
-    return over_chains([2 * float(before[-len(later) :].mean() - later.mean()) / level for before, later in pairs])
+    lower = [float(before[-len(later) :].mean() - later.mean()) / level for before, later in pairs]
+    return over_chains([drop / share for drop in lower])
 
 
 def correctable(bound: str, noise: float) -> bool:
@@ -180,7 +183,9 @@ def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str, noise
 
     The part η that the step adds to the rise (see `heating`) is taken out with its error where heating bounded the
     step, and where stability did if η is surely above 0 (by 3.2 standard errors, the one-sided 2.5 % point of t with 3
-    degrees of freedom): λ belongs to nβ, and the draws are warmer than that. Elsewhere η is mostly noise about 0.
+    degrees of freedom): λ belongs to nβ, and the draws are warmer than that. Elsewhere η is mostly noise about 0. Where
+    stability bounds the step minibatches may still have a share in η, and that share counts half as much again (see
+    `heating`): η/4 joins the error.
 
     >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.5, 0.0), "heating", 0.2)
     Estimate(mean=25.0, se=0.5)
@@ -190,8 +195,9 @@ def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str, noise
     surely = bound == "heating" or added.mean > SURELY * added.se
     if not (correctable(bound, noise) and surely and math.isfinite(added.mean)):
         return Estimate(nbeta * rise.mean, nbeta * rise.se)
-    left = 1 - added.mean
-    return Estimate(nbeta * rise.mean * left, nbeta * float(np.hypot(rise.se * left, rise.mean * added.se)))
+    left, mixed = 1 - added.mean, 0.0 if bound == "heating" else added.mean / 4
+    doubt = rise.mean * float(np.hypot(added.se, mixed))
+    return Estimate(nbeta * rise.mean * left, nbeta * float(np.hypot(rise.se * left, doubt)))
 
 
 def at_target(table: pd.DataFrame) -> pd.DataFrame:

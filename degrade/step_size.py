@@ -26,6 +26,7 @@ REACH = 0.03
 BATCH = 128
 FIRST, AGAIN = 8, 2
 PAIRS = 4
+MARGIN = 1.5
 
 
 class Found(NamedTuple):
@@ -50,14 +51,14 @@ class Bound(NamedTuple):
 def bound(found: Sequence[Found], nbeta: float, sampler: Sampler, seen: float = 0.0) -> Bound:
     """The step size that several looks allow: the stiffest of them, and their mean heat.
 
-    Looks at minibatches count by their median: one in ten is four times stiffer than the loss is, and the samplers'
-    bounds leave a factor 2.7 to 4 to instability.
+    Looks at minibatches count by 1.5 times their median: one in ten is four times stiffer than the loss is, the
+    samplers' bounds leave a factor 2.7 to 4 to instability, and a step of the bound itself adds a tenth to the rise.
 
     `seen` is a heat (S / nβ) that a measured temperature told of; it counts if it is higher.
     """
     noisy = any(x.taken > 0 for x in found)
     stiff = [x.sharpness for x in found]
-    stable = sampler.stability / max(float(np.median(stiff)) if noisy else max(stiff), 1e-12)
+    stable = sampler.stability / max(MARGIN * float(np.median(stiff)) if noisy else max(stiff), 1e-12)
     heat = nbeta * max(seen, float(np.mean([x.heat for x in found])))
     cool = 1 / max(heat / HEATING, nbeta * max(x.taken for x in found) / TAKEN, 1e-12)
     return Bound(min(stable, cool), "stability" if stable < cool else "heating" if noisy else "temperature")

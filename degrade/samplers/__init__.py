@@ -15,13 +15,13 @@ from degrade.samplers import baoab, hmc, laplace, mala, sgld, sgnht
 from degrade.samplers.protocol import Sampler, Target
 
 SAMPLERS: dict[str, Sampler] = {
-    "baoab": Sampler(baoab.init, baoab.update, baoab.resize, baoab.STABILITY, baoab.MEMORY),
+    "baoab": Sampler(baoab.init, baoab.update, baoab.resize, baoab.STABILITY, baoab.MEMORY, order=2),
     "hmc": Sampler(hmc.init, hmc.update, hmc.resize, hmc.STABILITY, hmc.MEMORY, asks=True, exact=True),
     "laplace": Sampler(
         laplace.init, laplace.update, laplace.resize, laplace.STABILITY, laplace.MEMORY, asks=True, still=True
     ),
     "mala": Sampler(mala.init, mala.update, mala.resize, mala.STABILITY, mala.MEMORY, asks=True, exact=True),
-    "sgld": Sampler(sgld.init, sgld.update, sgld.resize, sgld.STABILITY, sgld.MEMORY),
+    "sgld": Sampler(sgld.init, sgld.update, sgld.resize, sgld.STABILITY, sgld.MEMORY, order=2),
     "sgnht": Sampler(sgnht.init, sgnht.update, sgnht.resize, sgnht.STABILITY, sgnht.MEMORY),
     "ula": Sampler(partial(sgld.init, scheme="plain"), sgld.update, sgld.resize, 0.2, sgld.MEMORY),
 }

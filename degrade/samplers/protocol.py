@@ -32,6 +32,7 @@ class Sampler(NamedTuple):
         asks: whether `update` takes the `Target`.
         still: whether its law is made of the curvature at w*, not of that where the chains are.
         exact: whether a step is accepted or rejected by U itself: then each batch is all the data.
+        order: the power of ε that the error of stationary means goes with while gradients are exact.
     """
 
     init: Callable[..., Any]
@@ -42,3 +43,4 @@ class Sampler(NamedTuple):
     asks: bool = False
     still: bool = False
     exact: bool = False
+    order: int = 1
