@@ -206,7 +206,7 @@ def usual_batch(potential: Potential, sampler: str) -> int:
     """Examples a step: about 10⁸ multiplications' worth, at least 32, at most all of them (then without noise)."""
     if exact(sampler):
         return len(potential.data)
-    fits = int(WORK / (potential.selection.count * potential.unit))
+    fits = int(WORK / (potential.selection.count * max(potential.unit, potential.data.places)))
     return min(max(fits, BATCH), len(potential.data))
 
 

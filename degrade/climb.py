@@ -30,7 +30,7 @@ from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most
 BURN_IN = (50, 150)
 KEPT = (200, 600)
 CHECK = (30, 90)
-BUDGET = 1800
+BUDGET = 2600
 GROWTH = 2.0
 
 

@@ -46,6 +46,16 @@ class Examples:
             return _map(self.source, lambda part: part[rows.to(part.device)].to(device))
         return _map(default_collate([self.source[int(i)] for i in index]), lambda part: part.to(device))
 
+    @property
+    def places(self) -> int:
+        """Positions that a model reads of an example: the tokens of a row of ids; 1 where the data hold none.
+
+        >>> Examples(torch.zeros(3, 7, dtype=torch.long)).places, Examples(torch.zeros(3, 7)).places
+        (7, 1)
+        """
+        rows = [part for part in _leaves(self.batch([0])) if not part.is_floating_point() and part.ndim > 1]
+        return max((part.shape[1] for part in rows), default=1)
+
     def chunks(self, size: int) -> list[np.ndarray]:
         """Indices of all examples in order, `size` at a time."""
         return np.split(np.arange(len(self)), range(size, len(self), size))
@@ -62,6 +72,14 @@ def _parts(source: Any) -> list[Any]:
         f"data of type {type(source).__name__} cannot be counted or indexed; expected a tensor, a tuple or dict of"
         " tensors, a datasets.Dataset or a torch Dataset (an iterable one can be made a list first)"
     )
+
+
+def _leaves(batch: Any) -> list[Tensor]:
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    if isinstance(batch, tuple | list):
+        return [leaf for part in batch for leaf in _leaves(part)]
+    return [batch] if isinstance(batch, Tensor) else []
 
 
 def _map(batch: Any, move: Any) -> Any:

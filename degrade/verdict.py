@@ -80,13 +80,18 @@ def _mixing(reading: Reading) -> list[tuple[bool, str]]:
     if not reading.rhat <= RHAT:
         found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
     if not reading.ess >= ESS:
-        found.append((False, f"effective sample size {reading.ess:.0f} below {ESS}: lengthen the rung"))
+        found.append((False, f"effective sample size {reading.ess:.0f} below {ESS}: {_longer(reading.ess)}"))
     if abs(reading.trend) > DRIFT * abs(reading.rise.mean) and reading.trend_p < DRIFT_P:
         found.append((False, f"the rise still drifts ({reading.trend:+.3g} nats between halves)"))
     if found and reading.bound == "given" and reading.pace < SLOW:
         text = f"the given step is {reading.pace:.1g} of what stability allows"
         found.append((False, f"{text}, too small for chains to get about in so few steps"))
     return found
+
+
+def _longer(size: float) -> str:
+    """By how much a rung has to be lengthened for its effective sample size."""
+    return f"lengthen the rung, to {ESS / size:.1f} times its steps or more" if size > 0 else "lengthen the rung"
 
 
 def _batches(reading: Reading) -> list[tuple[bool, str]]:

@@ -14,7 +14,10 @@ from probes import Subject
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything: rises in nats per token, draws stored and asked per chain and rung, set sizes, steps."""
+    """How much of everything: rises in nats per token, draws stored and asked per chain and rung, set sizes, steps.
+
+    `budget`: steps of a chain at a rung, lengthening included; None for the ladder's own.
+    """
 
     rises: tuple[float, ...]
     chains: int
@@ -25,6 +28,7 @@ class Size:
     steps: int | None
     burn_in: int | None
     width: float = 0.32
+    budget: int | None = None
 
     def at(self, rises: Sequence[float] | None) -> "Size":
         """The same with other rises; None leaves them."""
@@ -47,6 +51,7 @@ def planned(subject: Subject, data: Any, size: Size, seed: int, longer: float = 
     settings = {
         "rises": list(size.rises), "width": organism.width or size.width, "chains": size.chains, "draws": size.draws,
         "evaluation": size.evaluation, "steps": size.steps, "burn_in": size.burn_in, "longer": longer, "seed": seed,
+        "budget": size.budget,
     }  # fmt: skip
     return Planned(name, subject.model, data, heldout, settings, next_token_loss)
 

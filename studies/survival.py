@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "patching": {}, "recall": {}}
-FULL = Size((0.1, 0.17, 0.27, 0.4, 0.55, 0.72, 0.88, 1.05), 4, 4, 4, 256, 256, None, None)
+FULL = Size((0.1, 0.17, 0.27, 0.4, 0.55, 0.72, 0.88, 1.05), 4, 4, 4, 256, 256, None, None, budget=1300)
 QUICK = Size((0.4, 0.65, 1.0), 2, 2, 1, 128, 128, 200, 70)
 
 
