@@ -59,7 +59,7 @@ def run(
         probes: Probes as `NAME:key=value,...`; None for induction, kinds and recall, as far as they fit.
         rises: Target rises of every ladder above its own loss on its potential, nats per token.
         seed: Of everything random; all ladders share it.
-        quick: A smaller version: two copies, two rungs, two chains.
+        quick: A smaller version: two copies, two rungs, two chains, and no task data alone without `controls`.
         controls: Repeat every copy, not only the strongest fully finetuned one, with task data alone.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
@@ -84,7 +84,7 @@ def run(
     rows = QUICK_ROWS if quick else ROWS
     work = open_task(organism, task, rows, size.heldout, seed)
     variants = possible(QUICK_VARIANTS if quick else VARIANTS)
-    repeated = [one for one in variants if one.on == "task"] if controls else [STRONGEST]
+    repeated = [one for one in variants if one.on == "task"] if controls else [] if quick else [STRONGEST]
     wanted = ladders.places(variants, repeated)
     with ladders.workplace(out) as folder:
         source = folder if ladder is None else Path(ladder)
@@ -149,7 +149,8 @@ def _write(
     pd.concat(tables, ignore_index=True).to_parquet(folder / "ladder.parquet")
     table.to_parquet(folder / "probes.parquet")
     penalties(table).to_parquet(folder / "penalties.parquet")
-    left = [one.name for one in VARIANTS if one not in variants]
+    asked = QUICK_VARIANTS if settings["quick"] else VARIANTS
+    left = [one.name for one in asked if one not in variants]
     content = {"format": FORMAT, "study": "finetuning", "asked": settings, "copies": [asdict(one) for one in variants],
                "left out": left, "versions": {name: version(name) for name in PACKAGES}}  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(content, indent=1, default=str))

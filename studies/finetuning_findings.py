@@ -11,6 +11,7 @@ from studies.structure import OVERALL
 
 CONTROL = "control"
 QUANTITIES = ("P1 ratio", "P2", "P3")
+UNREPEATED = " What the potential contributes was not asked: no ladder was climbed on task data alone."
 WORDS = {
     "P1 ratio": "E½(base)/E½(copy) is {}",
     "P2": "structure lost beyond the loss is {} of what the base model has",
@@ -32,7 +33,7 @@ def finding(found: pd.DataFrame, rungs: pd.DataFrame) -> list[str]:
     if CONTROL in set(mixed["model"]):
         out.append(_control(mixed[mixed["model"] == CONTROL]))
     out += [_potential(found, name) for name in found.loc[found["potential"] == TASK_ONLY, "model"].unique()]
-    return [*out, _open(found)]
+    return [*out, _open(found) + ("" if (found["potential"] == TASK_ONLY).any() else UNREPEATED)]
 
 
 def number(row: Any) -> str:

@@ -59,9 +59,10 @@ def losses(task: Task) -> Losses:
 
 
 def places(variants: list[Variant], repeated: list[Variant]) -> list[Place]:
-    """Which ladders to climb: every copy on the mixture, the base and some copies on the task alone."""
+    """Which ladders to climb: every copy on the mixture; some copies, and the base with them, on the task alone."""
     mixed = [(name, MIXED) for name in (BASE, *(one.name for one in variants))]
-    return mixed + [(name, TASK_ONLY) for name in (BASE, *(one.name for one in repeated))]
+    alone = [BASE, *(one.name for one in repeated)] if repeated else []
+    return mixed + [(name, TASK_ONLY) for name in alone]
 
 
 def potentials(base: Any, task: Task, rows: int, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from studies import behaviours, figures
 from studies.finetuning_findings import finding, number
-from studies.finetuning_ladders import BASE
+from studies.finetuning_ladders import BASE, TASK_ONLY
 from studies.finetuning_penalty import by_chain
 from studies.report import Cell, Plate, Report, Table, write
 
@@ -88,6 +88,8 @@ def _report(
         for row in failed.to_dict("records")
     ]
     out += [f"{name}: not made, its method needs the package peft." for name in manifest["left out"]]
+    if TASK_ONLY not in set(ladder["potential"]):
+        out.append("The potential of task data alone: not climbed; --controls asks for it in a quick run too.")
     return Report(
         title="What finetuning costs in generalisation",
         finding=finding(found, rungs),

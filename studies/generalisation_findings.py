@@ -6,6 +6,7 @@ from scipy import stats
 
 from studies.behaviours import KEY
 from studies.findings import UNIT, scale, usable
+from studies.generalisation import axis_of
 from studies.generalisation_calls import CALLS, LEVEL, Gap, by_chain
 from studies.retention import crossing
 from studies.statistics import chain_interval
@@ -26,7 +27,7 @@ def finding(found: pd.DataFrame, gap: Gap, rungs: pd.DataFrame, table: pd.DataFr
         table: The study's table, for the chains.
     """
     relations = " ".join(_related(found, table, column) for column in RELATIONS)
-    return [usable(rungs), _calls(found, gap), relations, _useful(found), _undecided(found)]
+    return [usable(rungs), _calls(found, gap, axis_of(table)), relations, _useful(found), _undecided(found)]
 
 
 def relation(found: pd.DataFrame, table: pd.DataFrame, column: str = "frequency") -> dict[str, float]:
@@ -88,9 +89,10 @@ def disagree(row: dict) -> bool:
     return bool(row["second_low"] > row["high"] or row["second_high"] < row["low"])
 
 
-def _calls(found: pd.DataFrame, gap: Gap) -> str:
+def _calls(found: pd.DataFrame, gap: Gap, axis: str) -> str:
     error = f" ± {gap.se:.1g}" if gap.se else ""
-    text = f"At the natural gap ({gap.name}, {gap.value:.3g}{error} {UNIT}), with a false discovery rate of {LEVEL:.0%}"
+    text = f"At the natural gap ({gap.name}, {gap.value:.3g}{error} {UNIT}, {axis}), at a false discovery rate of"
+    text += f" {LEVEL:.0%}"
     present = found[found["call"] != "absent"]
     by_call = {call: found[found["call"] == call] for call in CALLS}
     named = " and ".join(f"{len(by_call[call])} {call} ({_each(by_call[call])})" for call in CALLS[:2])

@@ -29,7 +29,7 @@ SPECTRUM = (
     " frequency and against the contribution to test loss. Bars: 95 % t intervals over chains."
 )
 SURVIVAL = (
-    "Retention against the loss rise on the study's axis. Points: means over draws; bands: 95 % t intervals over"
+    "Retention against the {axis}. Points: means over draws; bands: 95 % t intervals over"
     " chains. Hollow points: suspect rungs; crosses on the axis: failed rungs, left out."
 )
 READING = (
@@ -62,7 +62,7 @@ def _plates(
             "Memorisation and generalisation",
             SPECTRUM,
         ),
-        "survival": (figures.survival(curves, rungs, gap_mark), "Retention", SURVIVAL),
+        "survival": (figures.survival(curves, rungs, gap_mark), "Retention", SURVIVAL.format(axis=axis_of(table))),
         "verdicts": (figures.verdicts(ladder), "Verdicts", "What each rung's verdict rests on; shaded: what passes."),
         "traces": (figures.traces(traces, ladder, smooth=20), "Traces", "Rise of single minibatches, a line a chain."),
     }

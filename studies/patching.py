@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROBES: dict[str, dict[str, Any]] = {"request-patching": {"n": 64}, "circuit-loss": {"n": 64}}
 FULL = Size((0.05, 0.1, 0.2, 0.4, 0.8, 1.2), 4, 4, 4, 256, 256, None, None)
-QUICK = Size((0.1, 0.4, 1.0), 2, 2, 2, 128, 128, 200, 70)
+QUICK = Size((0.3, 1.0), 2, 2, 2, 128, 128, 120, 40)
 
 
 def run(

@@ -8,8 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.sparse.csgraph import connected_components
 
 from studies.figures import style
+
+NEAR = (0.08, 0.05)  # of a panel: numbers nearer to each other than this would overlap
 
 
 class Look(NamedTuple):
@@ -111,10 +114,17 @@ def _against(
 
 
 def _number(panel: Axes, rows: pd.DataFrame, column: str) -> None:
-    """The behaviours' numbers beside their points; those at one place share a text."""
-    for (x, y), same in rows.groupby([rows[column].astype(float).round(4), rows["value"].round(4)]):
+    """The behaviours' numbers beside their points; those whose texts would overlap share one."""
+    if rows.empty:
+        return
+    places = rows[[column, "value"]].to_numpy(float)
+    at = (panel.transScale + panel.transLimits).transform(places) / NEAR
+    _, cluster = connected_components(np.abs(at[:, None] - at[None]).max(-1) < 1)
+    for _, same in rows.groupby(cluster):
         numbers = ", ".join(str(place + 1) for place in same.index)
-        panel.annotate(numbers, (x, y), xytext=(4, 2), textcoords="offset points", fontsize=6, color="0.3")
+        right: Any = same.sort_values(column).iloc[-1]
+        place = (right[column], right["value"])
+        panel.annotate(numbers, place, xytext=(4, 2), textcoords="offset points", fontsize=6, color="0.3")
 
 
 def _point(panel: Axes, row: dict, value: float, place: float, limits: Any, horizontal: bool) -> None:

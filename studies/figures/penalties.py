@@ -45,7 +45,7 @@ def penalties(found: pd.DataFrame) -> Figure:
     _ticks(panels[0], found.loc[found["quantity"] == "P1 ratio", "value"])
     panels[0].set_yticks(range(len(rows)), [f"{model}\n({potential})" for potential, model in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    figure.supxlabel(style.note(_NOTE, 7.6), fontsize=7.5)
+    figure.supxlabel(style.note(_NOTE, 7.2), fontsize=7.5)
     return figure
 
 
@@ -97,7 +97,7 @@ def absolute(curves: pd.DataFrame) -> Figure:
     down = -(-len(labels) // across)
     figure = Figure(figsize=(7.6, 1.1 + 1.45 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
-    models = list(shown["model"].unique())
+    models = _models(shown)
     for panel, (label, measure) in zip(panels, labels, strict=False):
         mine = shown[(shown["behaviour"] == label) & (shown["measure"] == measure)]
         _lines(panel, mine, models, "base", "value")
@@ -122,7 +122,7 @@ def trade(losses: pd.DataFrame) -> Figure:
     kinds = list(losses["potential"].unique())
     figure = Figure(figsize=(7.6, 3.4), layout="constrained")
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
-    models = list(losses["model"].unique())
+    models = _models(losses)
     for panel, kind in zip(panels, kinds, strict=True):
         mine = losses[losses["potential"] == kind]
         _lines(panel, mine, models, "task", "others", error="others_se")
@@ -135,6 +135,11 @@ def trade(losses: pd.DataFrame) -> Figure:
     )
     figure.supxlabel(style.note(text, 7.6), fontsize=7.5)
     return figure
+
+
+def _models(rows: pd.DataFrame) -> list[str]:
+    """Base, control, then the copies, so that each looks the same in every figure."""
+    return sorted(rows["model"].unique(), key=lambda name: (name != "base", name != "control", name))
 
 
 def _lines(panel: Axes, rows: pd.DataFrame, models: list[str], x: str, y: str, error: str | None = None) -> None:

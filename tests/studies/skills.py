@@ -8,6 +8,7 @@ from torch import nn
 import degrade
 from probes.probe import Measure
 from studies.climbing import Size
+from studies.dials_agreement import NATURAL, agreements
 from studies.finetuning import swept
 from studies.finetuning_ladders import BASE, MIXED, Losses, climb_all
 
@@ -77,3 +78,10 @@ def asked(ladders, size=SIZE):
 def sweep(copies, seeds, size=SIZE):
     """Ladders of the base model and of some copies, swept."""
     return asked(climbed(copies, seeds, size), size)
+
+
+def calls_of_dials(table):
+    """Whether a copy's ladder, taken for another dial, is called to follow frequency otherwise than the base's."""
+    number = table.behaviour.str.extract(r"(\d+)")[0].astype(float)
+    dials = table.assign(dial=table.model.map({BASE: NATURAL, "copy": "copy"}), frequency=2.0 ** (SKILLS - number))
+    return agreements(dials).q <= 0.05

@@ -108,12 +108,14 @@ def test_the_run_writes_all_and_is_read_again(tmp_path, monkeypatch):
     """On the induction organism; a second run reads the stored copies and ladders."""
     monkeypatch.setattr(finetuning, "QUICK", finetuning.Size((0.5, 1.0), 2, 1, 1, 32, 32, 40, 16))
     monkeypatch.setattr(finetuning, "QUICK_ROWS", 128)
-    settings = {"model": "induction", "quick": True, "probes": ["kinds:n=8"], "workers": 1, "progress": False}
+    settings = {"model": "induction", "quick": True, "probes": ["kinds:n=8"], "workers": 1, "progress": False,
+                "controls": True}  # fmt: skip
     table = finetuning.run(**settings, out=tmp_path / "one")
     assert set(table.potential) == {MIXED, TASK_ONLY}
     assert set(table.model) == {"base", "control", "full 300"}
     assert {path.stem for path in (tmp_path / "one" / "figures").iterdir()} == {"penalties", "curves", "losses"}
     manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    assert manifest["left out"] == []
     assert manifest["study"] == "finetuning" and manifest["asked"]["task"] == "chain"
     again = finetuning.run(**settings, ladder=tmp_path / "one")
     pd.testing.assert_frame_equal(again, table)

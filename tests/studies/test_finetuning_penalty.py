@@ -121,14 +121,3 @@ def test_ladders_of_the_smallest_model_end_to_end():
     assert lost.call["scaled", "skill 3"] == "penalty"
     assert (lost.call.drop(("scaled", "skill 3")) == "undecided").all()
     assert (found.call[found.model == "copy"] == "undecided").all()
-
-
-@pytest.mark.slow
-def test_false_calls_on_ladders_of_two_equal_copies_stay_nominal():
-    """40 pairs of copies of one model with different sampling seeds: families with a call, binomial at 5 %, 99.9 %."""
-    wrong = pd.Series(0, index=["P1 ratio", "P1 loss", "P2", "P3"])
-    for repetition in range(40):
-        seeds = {BASE: 2 * repetition + 10, "copy": 2 * repetition + 11}
-        found = penalties(skills.sweep({"copy": skills.table_model()}, seeds))
-        wrong += families_with_a_call(found)
-    assert (wrong <= stats.binom.ppf(0.999, 40, 0.05)).all(), wrong.to_dict()
