@@ -144,7 +144,10 @@ def surplus(legs: list[Leg], rises: np.ndarray, baseline: np.ndarray, count: np.
 
 
 def pace(plan: Plan) -> float:
-    """The step over the one that stability would allow if the metric's own curvature a were all: ε max(P a) / c."""
+    """The step over the one that stability would allow if the metric's own curvature a were all: ε max(P a) / c.
+
+    At singular points the stiffest direction is hundreds of times stiffer than that: only a tiny pace says anything.
+    """
     stiffest = max(float((p * a).max()) for p, a in zip(plan.metric.p, plan.metric.a, strict=True))
     return plan.step_size * stiffest / SAMPLERS[plan.sampler].stability
 

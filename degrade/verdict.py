@@ -19,7 +19,7 @@ REACH = 0.8
 DRIFT, DRIFT_P = 0.03, 0.01
 REPEATED = 0.1
 STRAYED, ERRORS = 0.05, 4
-SLOW = 0.1
+SLOW = 1e-3
 NOISE = 0.1
 
 OK, HEATED = "ok", "ok (heated only)"
@@ -84,7 +84,7 @@ def _mixing(reading: Reading) -> list[tuple[bool, str]]:
     if abs(reading.trend) > DRIFT * abs(reading.rise.mean) and reading.trend_p < DRIFT_P:
         found.append((False, f"the rise still drifts ({reading.trend:+.3g} nats between halves)"))
     if found and reading.bound == "given" and reading.pace < SLOW:
-        text = f"the given step is {reading.pace:.1g} of what stability allows"
+        text = f"the given step is {reading.pace:.1g} of what the curvature that the metric knows allows"
         found.append((False, f"{text}, too small for chains to get about in so few steps"))
     return found
 
