@@ -59,12 +59,13 @@ def training_complexity(rows: pd.DataFrame) -> Figure:
         mine = rows[rows["family"] == family].assign(place=rows["step"].fillna(end))
         if family == "whole":
             for at, part in mine.groupby("at", sort=False):
-                _curve(panel, part, "place", LOOKS[str(at)], str(at))
+                _curve(panel, part, "place", LOOKS[str(at)], str(at), log=False)
             panel.set_ylabel("local learning coefficient λ (dimensionless)")
         else:
             labels = list(dict.fromkeys(mine["part"]))
             for label, look in zip(labels, style.lines([chr(97 + k) for k in range(len(labels))]), strict=True):
-                _curve(panel, mine[(mine["part"] == label) & (mine["at"] == name)], "place", look, label)
+                here = mine[(mine["part"] == label) & (mine["at"] == name)]
+                _curve(panel, here, "place", look, label, log=False)
         panel.set_title("whole model" if name == "whole" else f"layers at {name}")
         _steps(panel, rows["step"], end)
         panel.axhline(0, color="0.7", linewidth=0.7)
@@ -106,7 +107,7 @@ def _rises(panel: Axes, found: Any) -> None:
     ):
         _curve(panel, rungs.assign(llc=rungs[column], low=np.nan, high=np.nan), "nbeta", look, name)
     gap, error = float(found.gap["llc"]), float(found.gap["shared"])
-    panel.axhspan(gap - 1.96 * error, gap + 1.96 * error, color="0.85", linewidth=0, zorder=0)
+    panel.axhspan(max(gap - 1.96 * error, gap / 30), gap + 1.96 * error, color="0.85", linewidth=0, zorder=0)
     panel.axhline(gap, color="0.3", linewidth=0.9)
     panel.text(0.98, gap * 1.03, f"{found.gap['part']}, {gap:.3g}", transform=panel.get_yaxis_transform(), ha="right",
                va="bottom", fontsize=6.5)  # fmt: skip
@@ -126,15 +127,15 @@ def _temperatures(panel: Axes, scales: list[Any]) -> None:
             panel.axvline(one.nbeta, color=look.colour, linewidth=0.9, linestyle=look.dashes)
 
 
-def _curve(panel: Axes, rows: pd.DataFrame, across: str, look: style.Line, label: str) -> None:
-    rows = rows[rows["llc"].notna()].sort_values(across)
+def _curve(panel: Axes, rows: pd.DataFrame, across: str, look: style.Line, label: str, log: bool = True) -> None:
+    """A curve with intervals; on a log axis what is not positive is left out, and intervals end at 30 times or y/30."""
+    rows = rows[rows["llc"].notna() & ((rows["llc"] > 0) | (not log))].sort_values(across)
     x, y = rows[across].to_numpy(float), rows["llc"].to_numpy(float)
     low, high = rows["low"].fillna(rows["llc"]).to_numpy(float), rows["high"].fillna(rows["llc"]).to_numpy(float)
     line = {"linestyle": look.dashes} if look.dashes else {"linestyle": ""}
     panel.plot(x, y, color=look.colour, **line)
-    floor = np.where(y > 0, y / 30, low)  # an interval that reaches 0 ends on a log axis
-    panel.vlines(x, np.maximum(low, np.minimum(floor, y)) if (y > 0).all() else low, high, color=look.colour,
-                 linewidth=0.9, alpha=0.7)  # fmt: skip
+    low, high = (np.maximum(low, y / 30), np.minimum(high, 30 * y)) if log else (low, high)
+    panel.vlines(x, low, high, color=look.colour, linewidth=0.9, alpha=0.7)
     hollow = (rows["verdict"].map(style.kind) == "suspect").to_numpy()
     for some, fill in ((~hollow, look.colour), (hollow, "white")):
         if some.any():
@@ -188,10 +189,11 @@ def _steps(panel: Axes, steps: pd.Series, end: float) -> None:
 
 
 def _log_ticks(panel: Axes) -> None:
-    """Ticks at 1, 2, 5 times ten to the k."""
+    """Ticks at 1, 2, 5 times ten to the k, over many decades at 1."""
     low, high = panel.get_ylim()
+    steps = [1, 2, 5] if high / low < 300 else [1]
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    panel.set_yticks([tick for tick in np.outer(decades, [1, 2, 5]).ravel() if low <= tick <= high])
+    panel.set_yticks([tick for tick in np.outer(decades, steps).ravel() if low <= tick <= high])
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
 

@@ -293,6 +293,13 @@ def test_without_a_natural_temperature_the_study_says_so():
     assert len(png(complexity(read(table)))) > 5_000
 
 
+def test_negative_rises_and_coefficients_are_drawn_where_they_can_be():
+    table = table_of()
+    fell = table["nbeta"].eq(COLD) & table["family"].eq("whole")
+    table.loc[fell, ["llc", "rise", "heldout_rise"]] *= -1
+    assert len(png(complexity(read(table)))) > 10_000
+
+
 def test_training_is_read_in_the_order_of_steps():
     before = [planted({"whole": (5.0 * k, 4.0 * k)}, family="whole", question="checkpoints").assign(step=10 * k)
               for k in (3, 1)]  # fmt: skip
