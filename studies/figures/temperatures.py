@@ -76,7 +76,7 @@ def training_complexity(rows: pd.DataFrame) -> Figure:
 
 def _coefficients(panel: Axes, found: Any) -> None:
     """λ against nβ: the ladder, other widths, subsets of the data at their own n / ln n."""
-    _temperatures(panel, found.scales)
+    _temperatures(panel, found)
     _curve(panel, found.rungs[found.rungs["verdict"] != "failed"], "nbeta", style.Line("black", "o", "-"), "all data")
     cold, hot = (one.nbeta for one in found.scales)
     own = float(found.rungs["width"].iloc[0])
@@ -93,13 +93,14 @@ def _coefficients(panel: Axes, found: Any) -> None:
         _curve(panel, subsets, "nbeta", style.Line(style.COLOURS[3], "v", ""), "fewer data, each\nat its n / ln n")
     panel.set_yscale("log")
     _log_ticks(panel)
+    _crosses(panel, found)
     panel.set_ylabel("local learning coefficient λ\n(dimensionless, log axis)")
     panel.legend(frameon=False, fontsize=6.5, loc="best")
 
 
 def _rises(panel: Axes, found: Any) -> None:
     """The rise against nβ on both axes, and the natural gap."""
-    _temperatures(panel, found.scales)
+    _temperatures(panel, found)
     rungs = found.rungs[(found.rungs["verdict"] != "failed") & (found.rungs["rise"] > 0)]
     for name, column, look in (
         ("sampling data", "rise", style.Line("black", "o", "-")),
@@ -112,19 +113,32 @@ def _rises(panel: Axes, found: Any) -> None:
     panel.text(0.98, gap * 1.03, f"{found.gap['part']}, {gap:.3g}", transform=panel.get_yaxis_transform(), ha="right",
                va="bottom", fontsize=6.5)  # fmt: skip
     panel.set_yscale("log")
+    if rungs.empty:
+        panel.set_ylim(gap / 3, gap * 3)
     _log_ticks(panel)
+    _crosses(panel, found)
     panel.set_ylabel(f"loss rise ({style.UNIT},\nlog axis)")
     panel.legend(frameon=False, fontsize=6.5, loc="best")
 
 
-def _temperatures(panel: Axes, scales: list[Any]) -> None:
+def _temperatures(panel: Axes, found: Any) -> None:
+    """The axis of nβ with both temperatures."""
     panel.set_xscale("log")
+    places = np.array([*found.rungs["nbeta"], *found.rows["nbeta"]], float)
+    panel.set_xlim(places.min() / 1.6, places.max() * 1.6)
     panel.set_xlabel("inverse temperature nβ\n(per token, log axis; hot left, cold right)")
-    for one in scales:
+    for one in found.scales:
         if np.isfinite(one.nbeta):
             look = LOOKS[one.name]
             panel.axvspan(one.low, one.high, color=look.colour, alpha=0.15, linewidth=0)
             panel.axvline(one.nbeta, color=look.colour, linewidth=0.9, linestyle=look.dashes)
+
+
+def _crosses(panel: Axes, found: Any) -> None:
+    """Failed rungs, on the axis."""
+    low = panel.get_ylim()[0]
+    for nbeta in found.rungs.loc[found.rungs["verdict"] == "failed", "nbeta"]:
+        panel.plot([nbeta], [low], "x", color="0.3", markersize=4.5, clip_on=False, zorder=5, scaley=False)
 
 
 def _curve(panel: Axes, rows: pd.DataFrame, across: str, look: style.Line, label: str, log: bool = True) -> None:
@@ -208,8 +222,8 @@ def _legend(figure: Figure) -> None:
 
 NOTE = (
     "Bars: 95 % t intervals over chains; bands: 95 % intervals of the natural-gap temperature and of the gap. Hollow:"
-    " the verdict behind it is suspect. q: Benjamini–Hochberg over the parts of a panel, of no change of the share"
-    " between the temperatures; bold: called, at a false discovery rate of 5 %."
+    " the verdict behind it is suspect; crosses: failed rungs, left out. q: Benjamini–Hochberg over the parts of a"
+    " panel, of no change of the share between the temperatures; bold: called, at a false discovery rate of 5 %."
 )
 TRAINING = (
     "Temperatures are those of the trained model, the same for all checkpoints. Bars: 95 % t intervals over chains."

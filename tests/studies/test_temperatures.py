@@ -300,6 +300,27 @@ def test_negative_rises_and_coefficients_are_drawn_where_they_can_be():
     assert len(png(complexity(read(table)))) > 10_000
 
 
+def test_a_ladder_of_failed_rungs_is_drawn_and_said():
+    table = table_of(math.nan, "no rung can be used")
+    table.loc[table["verdict"].notna(), "verdict"] = "failed"
+    assert finding(table)[0].startswith("No rung can be used")
+    assert len(png(complexity(read(table)))) > 5_000
+
+
+def test_a_run_is_written_and_drawn_again_from_its_tables(tmp_path):
+    from studies import temperatures
+
+    model, x = blocks()
+    settings = {name: value for name, value in SHORT.items() if name != "progress"} | {"gamma": 1.0}
+    ladder = climb_ladder(model, x, nbetas=[100.0, 30.0], loss=nats, progress=False, **settings)
+    done = carry_out(model, x, [Job("rows", "half", (50.0,), settings, {"n": 128})], nats, progress=False)
+    temperatures._write(tmp_path / "run", [ladder], done, table_of(), {"model": "blocks"})
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "n / ln n is nβ = 1,000" in page and "rows: half" in page
+    assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} >= {"complexity.png", "traces.png"}
+    assert temperatures.report(tmp_path / "run").read_text() == page
+
+
 def test_training_is_read_in_the_order_of_steps():
     before = [planted({"whole": (5.0 * k, 4.0 * k)}, family="whole", question="checkpoints").assign(step=10 * k)
               for k in (3, 1)]  # fmt: skip
