@@ -101,8 +101,8 @@ def theirs(network: Network, hood: str, budgets: tuple[int, ...]) -> list[dict[s
             )
             for steps, each in zip(budgets, peers.last_halves(series, budgets), strict=True):
                 rows.append({
-                    "method": name, "rate": rate, "gradients": steps * CHAINS, "steps": steps, "llc": each.mean(),
-                    "se": each.std(ddof=1) / math.sqrt(CHAINS), "verdict": "",
+                    "method": name, "longer": math.nan, "rate": rate, "gradients": steps * CHAINS, "steps": steps,
+                    "llc": each.mean(), "se": each.std(ddof=1) / math.sqrt(CHAINS), "verdict": "",
                 })  # fmt: skip
     return rows
 
