@@ -1,0 +1,26 @@
+"""A three-layer Llama trained on the source of the Python standard library; see `model/README.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.organisms import Organism
+
+if TYPE_CHECKING:
+    from studies.organisms.stdlib.corpus import Source
+
+
+def _corpus() -> Source:
+    from studies.organisms.stdlib.corpus import Source  # brings in torch, which importing an organism must not
+
+    return Source()
+
+
+stdlib = Organism(
+    name="stdlib",
+    folder=Path(__file__).parent / "model",
+    build=_corpus,
+    summary="a three-layer Llama on real text, the source of the Python standard library",
+    asked={"code": {}},
+)
