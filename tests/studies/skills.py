@@ -13,7 +13,7 @@ from studies.finetuning import swept
 from studies.finetuning_ladders import BASE, MIXED, Losses, climb_all
 
 SKILLS, INPUTS, CLASSES = 6, 4, 5
-SIZE = Size((0.3, 0.8, 1.8, 3.5), 4, 2, 2, 256, 0, 120, 50, width=8.0)
+SIZE = Size((0.4, 1.0, 2.0), 4, 2, 2, 256, 0, 120, 50, width=4.0)
 
 
 class Skills:
