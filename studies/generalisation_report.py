@@ -107,8 +107,9 @@ def _row(row: dict[Any, Any]) -> list[Cell]:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]" if np.isfinite(value) else "–"
+    text = f"{value:.3g} [{low:.3g}, {high:.3g}]" if np.isfinite(value) else "–"
+    return text.replace("inf", "∞")
 
 
 def _number(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2g}"
+    return "–" if pd.isna(value) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
