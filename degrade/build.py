@@ -73,7 +73,8 @@ def ladder(
             a chain at a rung, lengthening included;
             None: 2600, or `steps` if given), longer 1 (factor on steps, burn-in and budget), chains 4, draws 8,
             seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`), evaluation 256
-            (size of the fixed set), keep "weights" or "none", workers 1.
+            (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray" (then address
+            "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain takes).
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -232,7 +233,7 @@ def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, jou
     )
     total = sum(_expected(request)[kind] for kind in ("rungs", "cooled"))
     with (
-        engine(scene, request.workers) as runner,
+        engine(scene, request.workers, request.place) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
     ):
         recorded = Recorded(runner, journal)

@@ -1,4 +1,7 @@
-"""Where legs run: in this process, or in worker processes that each hold a copy of the scene and one thread."""
+"""Where legs run: in this process, or in worker processes that each hold a copy of the scene and one thread.
+
+The processes are this machine's (`Crew`) or those of a Ray cluster (`degrade.ray_engine`), to the same bits.
+"""
 
 import os
 import signal
@@ -8,13 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, Protocol
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from loky import ProcessPoolExecutor
 from loky.process_executor import ShutdownExecutorError
 
+from degrade import freight
 from degrade.chain import Scene
+from degrade.freight import Plain
 from degrade.noise import Key
 
 SHARED = 2  # tries among other units, before a unit whose worker died is tried alone
@@ -24,6 +31,46 @@ _HELD: dict[str, Scene] = {}
 
 class UnitError(ChildProcessError):
     """A unit of work that ends every process it runs in."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where worker processes are: on this machine, or on a Ray cluster.
+
+    Attributes:
+        engine: "processes" or "ray".
+        address: Of a cluster, "auto" for the one this machine is part of; None begins a local one.
+        gpus: Share of a GPU that a unit takes; None: a whole one where the model lies on one.
+    """
+
+    engine: Literal["processes", "ray"] = "processes"
+    address: str | None = None
+    gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {"address": self.address, "gpus": self.gpus}
+        if self.engine == "processes" and any(value is not None for value in given.values()):
+            said = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+            raise ValueError(f"{said} means a Ray cluster, and the engine is 'processes': add engine='ray', or drop it")
+
+
+_PLACE: ContextVar[Place] = ContextVar("place", default=Place())  # noqa: B039
+
+
+@contextmanager
+def placed(place: Place, workers: int) -> Iterator[None]:
+    """All workers that the block asks for are at one place; a cluster is begun or connected to once."""
+    token = _PLACE.set(place)
+    try:
+        if place.engine == "ray":
+            from degrade.ray_engine import connected
+
+            with connected(place, workers):
+                yield
+        else:
+            yield
+    finally:
+        _PLACE.reset(token)
 
 
 class Engine(Protocol):
@@ -86,11 +133,11 @@ class Crew:
         return ProcessPoolExecutor(workers, **self._settings)
 
     def _watched(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-        with _named(arguments):
+        with named(arguments):
             for _ in range(SHARED):
                 executor = self._executor
                 try:
-                    return executor.submit(function, *arguments).result()
+                    return _sent(executor, function, arguments)
                 except (BrokenProcessPool, ShutdownExecutorError):
                     self._renew(executor)
             return self._alone(function, arguments)
@@ -108,7 +155,7 @@ class Crew:
         with self._solitude:
             self._lone = self._hire(1)
             try:
-                return self._lone.submit(function, *arguments).result()
+                return _sent(self._lone, function, arguments)
             except BrokenProcessPool as death:
                 raise UnitError(
                     f"{title(arguments)} ended its worker process {SHARED + 1} times, the last time alone"
@@ -119,10 +166,24 @@ class Crew:
                 self._lone.shutdown(kill_workers=True)
 
 
+def _sent(executor: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """The result of a call in a worker; what it shares with the arguments is shared here too."""
+    content, own = freight.pack((function, arguments))
+    content, back = executor.submit(_carried, content, [freight.plain(one) for one in own]).result()
+    return freight.unpack(content, [freight.tensor(one) for one in back], own)
+
+
+def _carried(content: bytes, sent: list[Plain]) -> tuple[bytes, list[Plain]]:
+    known = [freight.tensor(one) for one in sent]
+    function, arguments = freight.unpack(content, known)
+    content, own = freight.pack(function(*arguments), known)
+    return content, [freight.plain(one) for one in own]
+
+
 def at_once(function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
     """A call in this process; its error is raised here."""
     future: Future[Any] = Future()
-    with _named(arguments):
+    with named(arguments):
         future.set_result(function(*arguments))
     return future
 
@@ -139,7 +200,7 @@ def title(arguments: Sequence[Any]) -> str:
 
 
 @contextmanager
-def _named(arguments: Sequence[Any]) -> Iterator[None]:
+def named(arguments: Sequence[Any]) -> Iterator[None]:
     """An error says in which unit it came up."""
     try:
         yield
@@ -164,30 +225,36 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def engine(scene: Scene, workers: int) -> Iterator[Engine]:
-    """An engine for some time, one thread a chain."""
+def engine(scene: Scene, workers: int, place: Place | None = None) -> Iterator[Engine]:
+    """An engine for some time, one thread a chain; at the place of the block that this is in if none is given."""
+    place = place or _PLACE.get()
     with one_thread():
-        if workers == 1:
+        if workers == 1 and place.engine == "processes":
             yield Serial(scene)
         else:
-            yield from _pool(scene, workers)
-
-
-def _pool(scene: Scene, workers: int) -> Iterator[Engine]:
-    with processes(workers, _hold, scene) as executor:
-        yield Pool(executor)
+            with processes(workers, _hold, scene, place=place) as executor:
+                yield Pool(executor)
 
 
 @contextmanager
-def processes(workers: int, initializer: Callable[..., Any], *arguments: Any) -> Iterator[Crew]:
+def processes(
+    workers: int, initializer: Callable[..., Any], *arguments: Any, place: Place | None = None
+) -> Iterator[Any]:
     """Worker processes for some time: they finish their work, or are killed if an error ends the block."""
-    crew = Crew(workers, initializer, arguments)
+    place = place or _PLACE.get()
+    if place.engine == "ray":
+        from degrade.ray_engine import crew as hired
+
+        with hired(place, workers, initializer, arguments) as crew:
+            yield crew
+        return
+    own = Crew(workers, initializer, arguments)
     try:
-        yield crew
+        yield own
     except BaseException:
-        crew.close(kill=True)
+        own.close(kill=True)
         raise
-    crew.close(kill=False)
+    own.close(kill=False)
 
 
 def settle() -> None:

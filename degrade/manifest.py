@@ -14,6 +14,7 @@ from degrade.fingerprint import code_key, feed, key_of, source_key
 from degrade.request import Request
 
 FORMAT = 1
+PLACES = {"workers", "engine", "address", "gpus"}  # no result depends on these
 PACKAGES = ("natural-degradation", "torch", "transformer-lens", "transformers", "numpy", "pandas")
 
 
@@ -49,7 +50,7 @@ def inputs(scene: Scene, request: Request) -> dict[str, Any]:
     The losses at w* stand for what no source shows: values that a loss takes from elsewhere, and the processor.
     """
     potential, held = scene.potential, scene.heldout
-    settings = {f"setting {name}": value for name, value in request.model_dump(exclude={"workers"}).items()}
+    settings = {f"setting {name}": value for name, value in request.model_dump(exclude=PLACES).items()}
     return {
         "the model's weights": scene.model_key,
         "the model's code": key_of([source_key(kind) for kind in _kinds(potential.model)]),

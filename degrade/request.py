@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from degrade.engine import Place
 from degrade.neighbourhood import Neighbourhood
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import AUTO, SAMPLERS
@@ -37,10 +38,14 @@ class Request(BaseModel):
     cool: bool = False
     keep: Literal["weights", "none"] = "weights"
     workers: int = Field(1, ge=1)
+    engine: Literal["processes", "ray"] | None = None
+    address: str | None = None
+    gpus: float | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Request":
         Neighbourhood(self.width, self.gamma)
+        self.place  # noqa: B018
         self._check_rungs()
         for kind, name, known in (
             ("sampler", self.sampler, [AUTO, *SAMPLERS]),
@@ -71,6 +76,12 @@ class Request(BaseModel):
     def neighbourhood(self) -> Neighbourhood:
         """The neighbourhood asked for."""
         return Neighbourhood(self.width, self.gamma)
+
+    @property
+    def place(self) -> Place | None:
+        """Where workers are, if that was said here and not around the call."""
+        given = self.engine is not None or self.address is not None or self.gpus is not None
+        return Place(self.engine or "processes", self.address, self.gpus) if given else None
 
     @classmethod
     def of(cls, **settings: Any) -> "Request":

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
 
-from degrade.engine import UnitError, processes, settle
+from degrade.engine import Place, UnitError, processes, settle
 from degrade.journal import place
 from degrade.noise import Key
 from tests.degrade.runs import deadly, dies_once, left_alone, same, small
@@ -66,3 +67,13 @@ def test_a_loss_that_ends_every_worker_stops_the_run_with_a_reason(tmp_path):
         small(tmp_path / "run", deadly(), workers=2)
     left_alone(tmp_path)
     assert not place(tmp_path / "run").exists()
+
+
+def test_a_cluster_is_asked_for_by_name_and_its_absence_is_said(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="address='auto' means a Ray cluster, and the engine is 'processes': add"):
+        small(tmp_path / "run", address="auto")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"engine='ray' needs Ray: pip install 'natural-degradation\[ray\]'"):
+        small(tmp_path / "run", engine="ray")
+    with processes(1, settle, place=Place()) as crew:
+        assert crew.submit(add, 1, 1).result() == 2
