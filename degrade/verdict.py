@@ -75,8 +75,9 @@ def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool,
 
 def _mixing(reading: Reading) -> list[tuple[bool, str]]:
     """Whether chains have filled the law; if not, and the step was given and is tiny, that is the cause."""
-    found = _virial("plain virial", reading.virial, "flat directions are not yet filled: lengthen the burn-in")
-    found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium")
+    low, heats = "flat directions are not yet filled: lengthen the burn-in", _source(reading)
+    found = _virial("plain virial", reading.virial, low, heats)
+    found += _virial("weighted virial", reading.weighted_virial, "stiff directions are not yet in equilibrium", heats)
     if not reading.rhat <= RHAT:
         found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
     if not reading.ess >= ESS:
@@ -125,12 +126,12 @@ def _missed(rise: Estimate, target: float) -> list[tuple[bool, str]]:
     return [(grave, f"rise {rise.mean:.3g} misses the target {target:.3g} by {gap / target:.0%}")]
 
 
-def _virial(name: str, value: Estimate, low: str) -> list[tuple[bool, str]]:
+def _virial(name: str, value: Estimate, low: str, heats: str) -> list[tuple[bool, str]]:
     error = 2 * value.se if math.isfinite(value.se) else 0.0
     off = value.mean - 1
     if abs(off) <= VIRIAL + min(error, VIRIAL):
         return []
-    cause = low if off < 0 else "the chain is hotter than asked: smaller steps or larger batches"
+    cause = low if off < 0 else f"the chain is hotter than asked, {heats} heats it: smaller steps or larger batches"
     return [(not abs(off) <= VIRIAL_BAD + error, f"{name} {value.mean:.3f}: {cause}")]
 
 
@@ -153,6 +154,9 @@ def _temperature(reading: Reading) -> list[tuple[bool, str]]:
     off = value.mean - 1
     if abs(off) <= HOT + min(error, HOT):
         return []
+    if off < 0 and error > -off:
+        text = f"configurational temperature {value.mean:.2g} ± {value.se:.2g}"
+        return [(False, f"{text}: the noise of the minibatches hides it, larger ones are needed")]
     if off < 0:
         return [(False, f"configurational temperature {value.mean:.2f}: not yet in equilibrium, lengthen the burn-in")]
     text = f"configurational temperature {value.mean:.2f}: {_source(reading)} heats stiff directions"
