@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from degrade import influence
+from degrade.diagnostics import over_chains, trace_error
 from degrade.result import Ladder
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class LLC:
         touched = row.bound == "heating" or abs(left - 1) > 1e-9
         heating = abs(row.nbeta * row.rise * row.heating_se) if touched else 0.0
         return {
-            "chain": float(row.nbeta * row.rise_se * left),
+            "chain": over_chains(list(each.llc)).se * float(left) if len(each) else math.nan,
             "within_chain": within * float(left),
             "heating": float(np.nan_to_num(heating)),
         }
@@ -147,11 +148,8 @@ class LLC:
 
 def _of_trace(rise: np.ndarray, nbeta: float) -> dict[str, float]:
     """λ̂ by one chain, with the error that its autocorrelated trace leaves (Geyer's effective sample size)."""
-    from arviz_stats.base import array_stats
-
-    spread = float(rise.std(ddof=1))
-    ess = float(array_stats.ess(rise[None], method="mean")) if spread > 0 and len(rise) > 3 else math.nan
-    error = 0.0 if spread == 0 else spread / math.sqrt(ess) if ess > 0 else math.nan
+    error = trace_error(rise)
+    ess = float(rise.var(ddof=1)) / error**2 if error > 0 else math.nan
     return {"llc": nbeta * float(rise.mean()), "se": nbeta * error, "ess": ess}
 
 

@@ -63,6 +63,25 @@ def over_chains(values: list[float]) -> Estimate:
     return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))))
 
 
+def trace_error(series: np.ndarray) -> float:
+    """Standard error that an autocorrelated trace leaves of its mean: sd / √ESS (Geyer's effective sample size)."""
+    if len(series) < 4:
+        return math.nan
+    spread = float(series.std(ddof=1))
+    return spread / math.sqrt(array_stats.ess(series[None], method="mean")) if spread > 0 else 0.0
+
+
+def of_traces(series: np.ndarray) -> Estimate:
+    """Mean of a (chain, step) array, with the larger of two errors: between chains, and of their own traces.
+
+    The first, sd over chains / √chains, sees chains that disagree but is itself off by half with four of them; the
+    second, (Σ_c se_c²)^½ / chains, is steady and does not see them. nan for a single chain.
+    """
+    between = over_chains(list(series.mean(1)))
+    within = math.sqrt(sum(trace_error(chain) ** 2 for chain in series)) / len(series)
+    return between._replace(se=between.se if math.isnan(between.se) else float(np.fmax(between.se, within)))
+
+
 def rhat(series: np.ndarray) -> float:
     """Rank-normalised split R̂ of a (chain, draw) array (Vehtari et al. 2021, arXiv:1903.08008)."""
     return float(array_stats.rhat(series)) if min(series.shape[0] - 1, series.shape[1] - 3) > 0 else float("nan")
@@ -110,7 +129,7 @@ def read(legs: list[Leg], halved: list[Leg], plan: Plan, baseline: np.ndarray, c
     halves = np.stack([column["rise"][:, :middle].mean(1), column["rise"][:, middle:].mean(1)], axis=1)
     change, p = trend(halves)
     return Reading(
-        rise=over_chains(list(column["rise"].mean(1))),
+        rise=of_traces(column["rise"]),
         evaluation_rise=over_chains(list(fixed.mean(1))),
         virial=over_chains(list(column["virial"].mean(1))),
         weighted_virial=over_chains(list(column["weighted_virial"].mean(1))),
@@ -208,20 +227,33 @@ def at_target(table: pd.DataFrame) -> pd.DataFrame:
 
         ln nβ* = ln nβ + ln(λ / (nβ E*)) / κ,     κ = −d ln E / d ln nβ between the neighbouring rungs
 
-    A rung's own nβ was frozen before its draws; this one uses them, with the error of their λ (see `coefficient`). nan
-    where no target was given or no neighbour has a rise.
+    A rung's own nβ was frozen before its draws; this one uses them, with the error of their λ (see `coefficient`) and
+    that of κ (see `_slopes`). nan where no target was given or no neighbour has a rise.
     """
     nan = np.full(len(table), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         rise, nbeta = (np.log(table[name].to_numpy(float)[1:]) for name in ("rise", "nbeta"))
     known = np.isfinite(rise) & np.isfinite(nbeta)
     if known.sum() > 1:
-        kappa = -np.gradient(rise[known], nbeta[known]).clip(max=-0.1)
         rows = table.iloc[1:][known]
+        kappa, doubt = _slopes(rise[known], nbeta[known], (rows.rise_se / rows.rise).to_numpy(float))
         value = rows.nbeta * (rows.llc / rows.nbeta / rows.target) ** (1 / kappa)
         at = np.flatnonzero(known) + 1
         nan[at] = value
         error = nan.copy()
-        error[at] = value * rows.llc_se / rows.llc / kappa
+        far = np.log(rows.llc / rows.nbeta / rows.target)
+        error[at] = value * np.hypot(rows.llc_se / rows.llc / kappa, far / kappa * doubt / kappa)
         return table.assign(nbeta_target=nan, nbeta_target_se=error)
     return table.assign(nbeta_target=nan, nbeta_target_se=nan)
+
+
+def _slopes(rise: np.ndarray, nbeta: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """κ at each rung from ln E and ln nβ, at least 0.1, and its error: of the rises, and of the law not being a power.
+
+    For the latter a quarter of what κ changes by from one side of a rung to the other; half of it at the ends.
+    """
+    kappa = -np.gradient(rise, nbeta)
+    change = np.abs(np.diff(np.diff(rise) / np.diff(nbeta)))
+    bent = np.concatenate([change[:1] / 2, change / 4, change[-1:] / 2]) if len(change) else np.abs(kappa) / 4
+    reach = np.abs(np.gradient(nbeta))
+    return kappa.clip(min=0.1), np.hypot(bent, np.nan_to_num(error) / reach)

@@ -57,7 +57,7 @@ def test_a_draw_of_a_lengthened_rung_carries_the_rise_of_its_own_weights():
 
 def test_nbeta_at_the_target_is_read_off_neighbouring_rungs():
     nbeta, target = np.array([900.0, 450.0, 225.0]), np.array([0.02, 0.04, 0.08])
-    rows = {"nbeta": nbeta, "target": target, "rise": 1.1 * target, "llc": nbeta * target * 1.1, "llc_se": 0.3}
+    rows = {"nbeta": nbeta, "target": target, "rise": 1.1 * target, "llc": nbeta * target * 1.1, "llc_se": 0.3, "rise_se": 0.0}
     table = pd.concat([pd.DataFrame({"nbeta": [np.inf]}), pd.DataFrame(rows)], ignore_index=True)
     found = at_target(table)
     assert np.allclose(found.nbeta_target[1:], nbeta * 1.1)
