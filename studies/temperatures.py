@@ -9,7 +9,7 @@ make the coefficient depend on the scale; and, with `checkpoints`, of the model 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -45,7 +45,8 @@ def run(
     ladder: str | Path | None = None,
     gap: str | float = "exact",
     axis: str = "heldout",
-    refined: Sequence[str] | str | Literal[False] | None = None,
+    refined: Sequence[str] | str | None = None,
+    widths: Sequence[float] | float | None = None,
     checkpoints: bool | str | Path = False,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -54,7 +55,8 @@ def run(
     Args:
         model: An organism by name.
         seed: Of everything random; all ladders share it.
-        quick: A smaller version: half of the data (n and with it n / ln n are of that half), three chains, short rungs.
+        quick: A smaller version: 1/64 of the data (n and with it n / ln n are of that part, hotter than the natural gap
+            may be: then it says that the two cannot be compared), three chains, short rungs.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
         out: A new directory for tables, draws, figures and report; None writes nothing.
@@ -64,7 +66,8 @@ def run(
         axis: What is compared with the gap: "heldout", the rise of the loss on held-out text, on which the gap is
             measured too, or "rise", that of the sampling data.
         refined: Families of parts whose weight-refined coefficients are sampled too, a ladder a part: "layers",
-            "heads", both as layers+heads, or False for none; None: the study's own.
+            "heads", both as layers+heads; None: none. At n / ln n they are dear.
+        widths: Factors on the width of the neighbourhood at which the whole model is sampled too, as 0.5+2.
         checkpoints: Ask the checkpoints of the model's training instead of parts, data and widths; True for those that
             ship, or a directory with a Hugging Face directory for each.
         progress: Show progress bars.
@@ -83,7 +86,7 @@ def run(
     """
     subject, size = open_subject(model), QUICK if quick else FULL
     folders = _checkpoints(subject.organism, checkpoints)
-    size = size.at(refined, getattr(subject.organism, "width", None), longer, ladder is not None)
+    size = size.at(refined, widths, getattr(subject.organism, "width", None), longer, ladder is not None)
     goal = open_gap(subject, gap)
     data, places = some(subject.data, size.rows, seed)
     climbed = _ladders(subject, data, size, seed, workers, ladder, progress)
@@ -100,8 +103,8 @@ def run(
     table = stack([table, *(one.rows for one in done), _scale_rows(scales), _gap_row(goal, axis)])
     if out is not None:
         asked = {"model": model, "seed": seed, "quick": quick, "longer": longer, "ladder": ladder and str(ladder),
-                 "gap": gap, "axis": axis, "refined": list(size.refined), "rows": len(places),
-                 "checkpoints": [path.name for path in folders]}  # fmt: skip
+                 "gap": gap, "axis": axis, "refined": list(size.refined), "widths": list(size.widths),
+                 "rows": len(places), "checkpoints": [path.name for path in folders]}  # fmt: skip
         _write(Path(out), climbed, done, table, asked)
     return table
 

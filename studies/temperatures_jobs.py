@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -50,21 +50,27 @@ class Size:
     widths: tuple[float, ...]
 
     def at(
-        self, refined: Sequence[str] | str | Literal[False] | None, width: float | None, longer: float, whole: bool
+        self,
+        refined: Sequence[str] | str | None,
+        widths: Sequence[float] | float | None,
+        width: float | None,
+        longer: float,
+        whole: bool,
     ) -> "Size":
-        """The same with other families, width of the neighbourhood and length; `whole`: with all the data.
+        """The same with what was asked for; `width` is the neighbourhood's own, `whole`: with all the data.
 
         Raises:
             ValueError: for an unknown family.
         """
-        chosen = self.refined if refined is None else refined or ()
+        chosen = self.refined if refined is None else refined
         given = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        factors = self.widths if widths is None else tuple(np.atleast_1d(widths).astype(float).tolist())
         wrong = [name for name in given if name not in FAMILIES]
         if wrong:
-            raise ValueError(f"unknown family {wrong[0]!r} in refined; expected {', '.join(FAMILIES)}, or False")
+            raise ValueError(f"unknown family {wrong[0]!r} in refined; expected {', '.join(FAMILIES)}")
         common = {"width": width or WIDTH, "longer": longer}
         return replace(
-            self, refined=given, main={**self.main, **common}, side={**self.side, **common},
+            self, refined=given, widths=factors, main={**self.main, **common}, side={**self.side, **common},
             rows=1.0 if whole else self.rows,
         )  # fmt: skip
 
@@ -72,20 +78,20 @@ class Size:
 FULL = Size(
     rows=1.0,
     factors=(1.0, 0.25, 0.03125),
-    main={"chains": 4, "draws": 8, "evaluation": 512, "budget": 1600},
-    side={"chains": 4, "draws": 2, "evaluation": 64, "steps": 200, "burn_in": 60},
+    main={"chains": 4, "draws": 8, "evaluation": 512, "budget": 8000},
+    side={"chains": 4, "draws": 2, "evaluation": 64, "budget": 1600},
     draws=8,
     asked=512,
     heldout=256,
-    refined=("layers",),
-    fractions=(0.25,),
-    widths=(0.5,),
+    refined=(),
+    fractions=(0.25, 0.0625),
+    widths=(),
 )
 QUICK = Size(
-    rows=0.5,
+    rows=1 / 64,
     factors=(1.0, 0.25),
-    main={"chains": 3, "draws": 4, "evaluation": 128, "steps": 200, "burn_in": 70},
-    side={"chains": 3, "draws": 2, "evaluation": 64, "steps": 100, "burn_in": 40},
+    main={"chains": 3, "draws": 4, "evaluation": 128, "steps": 400, "burn_in": 100},
+    side={"chains": 3, "draws": 2, "evaluation": 64, "steps": 250, "burn_in": 80},
     draws=4,
     asked=256,
     heldout=128,
