@@ -3,6 +3,7 @@
 from probes.ablation import Ablation
 from probes.attribution import Attribution
 from probes.circuit import Circuit
+from probes.code import Code
 from probes.faithfulness import Faithfulness
 from probes.heads import Heads
 from probes.induction import Induction
@@ -28,6 +29,7 @@ __all__ = [
     "Attribution",
     "Circuit",
     "Claim",
+    "Code",
     "Faithfulness",
     "Heads",
     "Induction",

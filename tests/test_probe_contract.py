@@ -12,6 +12,7 @@ from probes import Induction, Kinds, Patching, Recall, sweep
 from probes.ablation import Ablation
 from probes.attribution import Attribution
 from probes.circuit_loss import CircuitLoss
+from probes.code import Code
 from probes.faithfulness import Faithfulness
 from probes.heads import Heads
 from probes.ioi import IOI
@@ -38,6 +39,7 @@ PROBES = {
     "ablation": lambda subject: Ablation.build(subject, n=3),
     "attribution": lambda subject: Attribution.build(subject, n=3),
     "circuit-loss": lambda subject: CircuitLoss.build(subject, n=3, known=0.5, guess=20.0),
+    "code": lambda subject: Code(subject.organism.corpus.heldout(400, seed=1).tokens, toys.PIECES, np.full(16, 1 / 16)),
     "faithfulness": lambda subject: Faithfulness.build(subject, n=3, size=20),
     "induction": lambda subject: Induction.build(subject, n=3),
     "recall": lambda subject: Recall.build(subject, n=3),
@@ -64,7 +66,7 @@ CLAIMS = {
     "replacement": lambda subject: replace(PROBES["replacement"](subject), least=0.1).claim(),
     **{
         name: lambda subject, name=name: PROBES[name](subject).claim()
-        for name in ("path-patching", "ablation", "attribution", "circuit-loss", "faithfulness")
+        for name in ("path-patching", "ablation", "attribution", "circuit-loss", "code", "faithfulness")
     },
     **{
         name: lambda subject, name=name: PROBES[name](subject).claim()

@@ -11,6 +11,7 @@ from torch import Tensor
 LETTERS, MARKERS, LENGTH = 12, 4, 16
 VOCABULARY = LETTERS + MARKERS  # letters are tokens 0..11, markers follow
 KINDS = ("cycle", "markov", "noise", "repeat")
+PIECES = ("(", "[", ")", "]", "\n", "\n  ", *"abcdefghij")  # what the tokens say, for probes that read it
 
 
 def llama(seed=0, layers=2, d_model=8, heads=2, vocabulary=VOCABULARY, scale=0.5):
