@@ -16,7 +16,7 @@ from degrade.repeats import repeats
 from degrade.samplers import SAMPLERS
 from degrade.step_size import corrected
 
-SURELY = 3.2
+ADDED = 0.05  # the share of a rise that a step may add without more ado
 
 
 class Estimate(NamedTuple):
@@ -203,23 +203,23 @@ def correctable(bound: str, noise: float) -> bool:
 def coefficient(nbeta: float, rise: Estimate, added: Estimate, bound: str, noise: float) -> Estimate:
     """λ = nβ E[ΔL] at a rung: nβ times the rise of its draws.
 
-    The part η that the step adds to the rise (see `heating`) is taken out with its error where heating bounded the
-    step, and where stability did if η is surely above 0 (by 3.2 standard errors, the one-sided 2.5 % point of t with 3
-    degrees of freedom): λ belongs to nβ, and the draws are warmer than that. Elsewhere η is mostly noise about 0. Where
-    stability bounds the step minibatches may still have a share in η, and that share counts half as much again (see
-    `heating`): η/4 joins the error.
+    λ belongs to nβ, and the draws are warmer by the part η that the step adds to the rise (see `heating`). It is taken
+    out, with its error, where minibatch heating bounded the step, and where stability did if it surely is above 5 %.
+    Else, with minibatches, η is small beside its own noise: it is left in, and joins the error if it is above 0. On
+    all data a step that adds much is shortened instead, and a given step is the user's own.
 
     >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.5, 0.0), "heating", 0.2)
     Estimate(mean=25.0, se=0.5)
-    >>> coefficient(100.0, Estimate(0.5, 0.01), Estimate(0.1, 0.1), "stability", 0.2)
+    >>> coefficient(100.0, Estimate(0.5, 0.0), Estimate(0.02, 0.1), "stability", 0.2)
     Estimate(mean=50.0, se=1.0)
     """
-    surely = bound == "heating" or added.mean > SURELY * added.se
-    if not (correctable(bound, noise) and surely and math.isfinite(added.mean)):
-        return Estimate(nbeta * rise.mean, nbeta * rise.se)
-    left, mixed = 1 - added.mean, 0.0 if bound == "heating" else added.mean / 4
-    doubt = rise.mean * float(np.hypot(added.se, mixed))
-    return Estimate(nbeta * rise.mean * left, nbeta * float(np.hypot(rise.se * left, doubt)))
+    whole = Estimate(nbeta * rise.mean, nbeta * rise.se)
+    if not (correctable(bound, noise) and math.isfinite(added.mean)):
+        return whole
+    if bound != "heating" and added.mean <= ADDED + min(2 * np.nan_to_num(added.se), ADDED):
+        return whole._replace(se=float(np.hypot(whole.se, whole.mean * max(added.mean, 0.0))))
+    left = 1 - added.mean
+    return Estimate(whole.mean * left, float(np.hypot(whole.se * left, whole.mean * added.se)))
 
 
 def at_target(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,12 +7,12 @@ import math
 from typing import NamedTuple
 
 from degrade.cooling import Against
-from degrade.diagnostics import Estimate, Reading, correctable
+from degrade.diagnostics import ADDED, Estimate, Reading, correctable
 
 MISSED, MISSED_BADLY = 0.05, 0.15
 VIRIAL, VIRIAL_BAD = 0.05, 0.2
 HOT, HOT_BAD = 0.1, 1.0
-ADDED, CORRECTED, ADDED_BADLY = 0.05, 0.15, 0.4
+CORRECTED, ADDED_BADLY = 0.15, 0.4
 RHAT, RHAT_BAD = 1.05, 1.3
 ESS = 50
 REACH = 0.8
