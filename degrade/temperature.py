@@ -66,6 +66,11 @@ class Ascent:
     rounds: int = 0
     seen: float = 0.0
 
+    @property
+    def whole(self) -> bool:
+        """Whether each batch is all the data."""
+        return self.settings.batch_size >= len(self.scene.potential.data)
+
     def round(self, rung: int, nbeta: float, short: bool = False) -> tuple[float, list[Pilot]]:
         """Run all chains one round at one temperature; returns where the rise tends to and what each chain reports."""
         self.rounds += 1
@@ -94,13 +99,12 @@ class Ascent:
     def _told(self, pilots: list[Pilot], nbeta: float) -> float:
         """The heat, S / nβ, that a round's temperature told of: 0 unless it broke the bound.
 
-        A round that cooled the chains is hot for another reason.
+        A round that cooled the chains is hot for another reason; on all data curvature tells all.
         """
         excess = over_chains([p.excess for p in pilots])
         surely = excess.mean - (excess.se if math.isfinite(excess.se) else 0.0)
         cooled = bool(self.history) and nbeta > self.history[-1][0]
-        exactly = self.settings.batch_size >= len(self.scene.potential.data)  # then curvature tells all
-        if exactly or cooled or surely < TOO_HOT * HEATING:
+        if self.whole or cooled or surely < TOO_HOT * HEATING:
             return 0.0
         return surely / nbeta / float(np.mean([p.step_size for p in pilots]))
 
@@ -146,11 +150,15 @@ class Ascent:
 
 
 def visit(ascent: Ascent, number: int, nbeta: float) -> Rung:
-    """Bring all chains to a given temperature."""
+    """Bring all chains to a given temperature, and learn the curvature there.
+
+    On all data neither the temperature nor heating is sought: three rounds, which fill the memory, are enough.
+    """
+    whole = ascent.whole
     if number == 1:
-        for _ in range(WARM_UPS):
+        for _ in range(MEMORY - 1 if whole else WARM_UPS):
             ascent.round(number, nbeta, short=True)
-    for turn in range(ROUNDS):
+    for turn in range(1 if whole else ROUNDS):
         pilots = ascent.round(number, nbeta)[1]
         if turn > 0 and not ascent.seen:
             break

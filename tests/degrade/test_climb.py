@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 import degrade
-from degrade.climb import remedy
+from degrade.climb import PRECISE, remedy
 from degrade.diagnostics import Estimate, at_target, coefficient
+from degrade.verdict import HEATED
 from tests.degrade.test_verdict import GOOD
 from tests.degrade.toys import exact_rise, quadratic, quadratic_loss, rotated, rotated_loss
 
@@ -47,6 +48,15 @@ def test_a_rung_too_short_is_lengthened_within_its_budget():
     assert (evaluated == evaluated.iloc[0]).all() and evaluated.iloc[0] > 40
 
 
+def test_on_all_data_a_given_temperature_is_drawn_until_its_rise_is_known():
+    """λ is about 15 here: 1.2 % take some 460 independent draws, more than a short rung has; a budget is kept to."""
+    known, kept = ladder(nbetas=[300.0]), ladder(nbetas=[300.0], budget=300)
+    assert known.table.rise_se[1] <= PRECISE * known.table.rise[1]
+    assert kept.table.rise_se[1] > PRECISE * kept.table.rise[1]
+    assert kept.table.spent[1] <= 300 < known.table.spent[1] <= 2600
+    assert {known.table.verdict[1], kept.table.verdict[1]} == {HEATED}
+
+
 def test_a_draw_of_a_lengthened_rung_carries_the_rise_of_its_own_weights():
     result = ladder(nbetas=[300.0], steps=60, burn_in=20, step_size=0.05, budget=400)
     for draw in result.draws():
@@ -57,7 +67,14 @@ def test_a_draw_of_a_lengthened_rung_carries_the_rise_of_its_own_weights():
 
 def test_nbeta_at_the_target_is_read_off_neighbouring_rungs():
     nbeta, target = np.array([900.0, 450.0, 225.0]), np.array([0.02, 0.04, 0.08])
-    rows = {"nbeta": nbeta, "target": target, "rise": 1.1 * target, "llc": nbeta * target * 1.1, "llc_se": 0.3, "rise_se": 0.0}
+    rows = {
+        "nbeta": nbeta,
+        "target": target,
+        "rise": 1.1 * target,
+        "llc": nbeta * target * 1.1,
+        "llc_se": 0.3,
+        "rise_se": 0.0,
+    }
     table = pd.concat([pd.DataFrame({"nbeta": [np.inf]}), pd.DataFrame(rows)], ignore_index=True)
     found = at_target(table)
     assert np.allclose(found.nbeta_target[1:], nbeta * 1.1)
