@@ -1,6 +1,7 @@
 """`degrade.ladder`: from a trained model and data to draws at chosen loss rises, each rung with its verdict."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from degrade import tables
+from degrade import memory, tables
 from degrade.chain import Scene
-from degrade.climb import climb
+from degrade.climb import Stage, climb
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
 from degrade.journal import Journal, recording
@@ -27,6 +28,7 @@ from degrade.recorded import Recorded
 from degrade.request import Request
 from degrade.result import Ladder
 from degrade.samplers import SAMPLERS, exact
+from degrade.shelf import shelf_for
 
 BATCH, WORK = 32, 1e8
 PRIOR_DRAWS = 8
@@ -66,7 +68,9 @@ def ladder(
         heldout: a second data set, whose rise is reported at each draw.
         observe: callables run on the model at each draw, for models whose weights are too large to keep.
         out: a directory to store the ladder in; it must not exist. What is finished is kept beside it until then: the
-            same call, made again after a stop of any kind, goes on from there and ends with the same bits.
+            same call, made again after a stop of any kind, goes on from there and ends with the same bits. Draws are
+            read from there; without a directory they are in memory, or in a temporary one if they would take up a
+            quarter of what is free.
         progress: show progress bars.
         **settings: the fields of `degrade.request.Request`: sampler "baoab" ("auto": by what limits the step),
             preconditioner "fisher", step_size, steps, burn_in, batch_size (None: found and recorded), budget (steps of
@@ -81,7 +85,7 @@ def ladder(
 
     Raises:
         ValueError: for settings that do not fit together, data without examples, a loss of the wrong shape, or a
-            target above the highest reachable rise.
+            target above the highest reachable rise, a ladder that cannot fit into memory.
 
     Example:
         >>> import torch, degrade
@@ -104,6 +108,7 @@ def ladder(
     with recording(folder, "ladder") as journal:
         with lent(model, selection):
             scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress)
+            scene = _shelved(scene, request, journal)
             _refuse_batch(request, len(scene.potential.data))
             ceiling = reachable(scene, request.seed)
             _refuse_unreachable(request, ceiling)
@@ -220,6 +225,14 @@ def _refuse_batch(request: Request, examples: int) -> None:
         )
 
 
+def _shelved(scene: Scene, request: Request, journal: Journal) -> Scene:
+    """The scene with a place on disk for its draws, if they are to have one; refused if it does not fit."""
+    shelf = shelf_for(journal.folder, scene.potential.selection.names, memory.drawn(scene, request), memory.free())
+    scene = replace(scene, shelf=shelf)
+    memory.refuse(scene, request, request.batch_size or usual_batch(scene.potential, request.sampler))
+    return scene
+
+
 def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, journal: Journal) -> Ladder:
     journal.agree(inputs(scene, request), _expected(request))
     settings = Settings(
@@ -231,13 +244,19 @@ def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, jou
         request.step_size,
         max(1.5 * ceiling, RUNAWAY),
     )
+
+    def finished(stage: Stage) -> None:
+        bar.update()
+        if scene.shelf:
+            scene.shelf.tidy(stage.rung.number, stage.legs)
+
     total = sum(_expected(request)[kind] for kind in ("rungs", "cooled"))
     with (
         engine(scene, request.workers, request.place) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
     ):
         recorded = Recorded(runner, journal)
-        stages = climb(recorded, scene, settings, request, lambda stage: bar.update(), journal)
+        stages = climb(recorded, scene, settings, request, finished, journal)
     return tables.assemble(scene, request, stages, ceiling, unit_of(scene.potential.loss))
 
 

@@ -4,9 +4,10 @@ A leg is a pure function of (potential, plan, key, starting weights): the unit t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from degrade.noise import Key, Tensors, batch_index
 from degrade.potential import FixedSet, Potential, calibrated_loss, example_nats
 from degrade.samplers import SAMPLERS, Target
 from degrade.step_size import AGAIN, hutchinson, sharpest
+
+if TYPE_CHECKING:
+    from degrade.shelf import Shelf
 
 BLOCK = 25
 TRACKED, CLOSELY = 8, 1  # blocks between looks at the curvature, by minibatches and by all data
@@ -54,7 +58,7 @@ class Kept(NamedTuple):
     """A draw as a chain hands it over; `trace` is zᵀ K z at its weights for one random sign vector z."""
 
     step: int
-    weights: list[Tensor] | None
+    weights: Sequence[Tensor] | None
     heldout_rise: float
     calibrated_rise: float
     trace: float
@@ -85,7 +89,8 @@ class Leg:
 class Scene:
     """What a worker holds: the potential, the fixed sets, and the observers to call on `model` at each draw.
 
-    `model` is the user's; the potential may run the same parameters through a leaner module.
+    `model` is the user's; the potential may run the same parameters through a leaner module. Draws go to the `shelf` if
+    there is one.
     """
 
     potential: Potential
@@ -95,6 +100,7 @@ class Scene:
     keep_weights: bool = True
     model_key: str = ""
     model: nn.Module | None = None
+    shelf: "Shelf | None" = None
 
 
 TRACE = ("rise", "virial", "weighted_virial", "prior_fraction", "step_size")
@@ -235,5 +241,7 @@ def _keep(scene: Scene, plan: Plan, key: Key, step: int, weights: list[Tensor]) 
         )
     loss = calibrated_loss(potential.model, potential.loss, scene.evaluation.data, potential.device)
     observed = [observer(scene.model or potential.model) for observer in scene.observe]
-    stored = [w.cpu() for w in weights] if scene.keep_weights else None
+    stored: Sequence[Tensor] | None = [w.cpu() for w in weights] if scene.keep_weights else None
+    if stored and scene.shelf:
+        stored = scene.shelf.put(list(stored), plan.rung, key.chain, key.turn, step)
     return Kept(step, stored, held, loss - scene.evaluation.calibrated, trace, observed)

@@ -47,6 +47,16 @@ Quick = Annotated[bool, typer.Option(help="A smaller version, within 90 seconds.
 Controls = Annotated[bool, typer.Option(help="Also run the controls that need a ladder of their own.")]
 Longer = Annotated[float, typer.Option(min=0.1, help="Multiply the steps of each rung.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes, one thread each [default: 2].")]
+EngineName = Annotated[
+    str | None,
+    typer.Option("--engine", help="Where workers are: processes (of this machine) or ray [default: processes]."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of a Ray cluster; auto: the one this machine is part of [default: a local one].")
+]
+Gpus = Annotated[
+    float | None, typer.Option(min=0, help="Share of a GPU for each unit on Ray [default: 1 if the model lies on one].")
+]
 LadderFolder = Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")]
 Out = Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")]
 
@@ -64,6 +74,9 @@ def run(
     controls: Controls = False,
     longer: Longer = 1.0,
     workers: Workers = None,
+    engine: EngineName = None,
+    address: Address = None,
+    gpus: Gpus = None,
     ladder: LadderFolder = None,
     out: Out = None,
 ) -> None:
@@ -72,7 +85,7 @@ def run(
     If it is stopped, by whatever, `degrade resume` goes on from what it had finished.
 
     A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`. A study
-    file holds all of them; beside it stand --workers and --out alone.
+    file holds all of them; beside it stand --workers, --engine, --address, --gpus and --out alone.
     """
     given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
              "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
@@ -87,7 +100,7 @@ def run(
 
         return name, carry_out(name, arguments, folder)
 
-    _told(folder, work)
+    _told(folder, _at(work, int(arguments.get("workers") or 1), engine, address, gpus))
 
 
 @app.command(context_settings=OPEN)
@@ -152,6 +165,9 @@ def resume(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: as many as it was begun with.")
     ] = None,
+    engine: EngineName = None,
+    address: Address = None,
+    gpus: Gpus = None,
 ) -> None:
     """Go on with a run that was stopped, from what it had finished, to the same bits."""
     from degrade.runs import resumed, tidy
@@ -159,7 +175,7 @@ def resume(
     if tidy(folder):
         typer.echo(f"{folder} is finished.")
         return
-    _told(folder, lambda: resumed(folder, workers))
+    _told(folder, _at(lambda: resumed(folder, workers), workers or 2, engine, address, gpus))
 
 
 @app.command()
@@ -169,6 +185,21 @@ def status(folder: Annotated[Path, typer.Argument(help="The --out of a run, fini
 
     for line in lines(folder):
         typer.echo(line)
+
+
+def _at(
+    work: Callable[[], tuple[str, Any]], workers: int, engine: str | None, address: str | None, gpus: float | None
+) -> Callable[[], tuple[str, Any]]:
+    """The same work, its worker processes where they were asked for."""
+    from degrade.places import Place, placed
+
+    place = Place(engine or "processes", address, gpus)  # type: ignore[arg-type]
+
+    def there() -> tuple[str, Any]:
+        with placed(place, workers):
+            return work()
+
+    return there
 
 
 def _told(folder: Path, work: Callable[[], tuple[str, Any]]) -> None:

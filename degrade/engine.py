@@ -11,18 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from loky import ProcessPoolExecutor
 from loky.process_executor import ShutdownExecutorError
 
 from degrade import freight
-from degrade.chain import Scene
+from degrade.chain import Leg, Scene
 from degrade.freight import Plain
 from degrade.noise import Key
+from degrade.places import Place, here
+
+if TYPE_CHECKING:
+    from degrade.shelf import Shelf
 
 SHARED = 2  # tries among other units, before a unit whose worker died is tried alone
 
@@ -31,46 +33,6 @@ _HELD: dict[str, Scene] = {}
 
 class UnitError(ChildProcessError):
     """A unit of work that ends every process it runs in."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where worker processes are: on this machine, or on a Ray cluster.
-
-    Attributes:
-        engine: "processes" or "ray".
-        address: Of a cluster, "auto" for the one this machine is part of; None begins a local one.
-        gpus: Share of a GPU that a unit takes; None: a whole one where the model lies on one.
-    """
-
-    engine: Literal["processes", "ray"] = "processes"
-    address: str | None = None
-    gpus: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {"address": self.address, "gpus": self.gpus}
-        if self.engine == "processes" and any(value is not None for value in given.values()):
-            said = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
-            raise ValueError(f"{said} means a Ray cluster, and the engine is 'processes': add engine='ray', or drop it")
-
-
-_PLACE: ContextVar[Place] = ContextVar("place", default=Place())  # noqa: B039
-
-
-@contextmanager
-def placed(place: Place, workers: int) -> Iterator[None]:
-    """All workers that the block asks for are at one place; a cluster is begun or connected to once."""
-    token = _PLACE.set(place)
-    try:
-        if place.engine == "ray":
-            from degrade.ray_engine import connected
-
-            with connected(place, workers):
-                yield
-        else:
-            yield
-    finally:
-        _PLACE.reset(token)
 
 
 class Engine(Protocol):
@@ -94,12 +56,16 @@ class Serial:
 class Pool:
     """Runs tasks in worker processes; models and losses of a notebook travel too (cloudpickle, through loky)."""
 
-    def __init__(self, executor: Any) -> None:
-        self.executor = executor
+    def __init__(self, executor: Any, shelf: "Shelf | None" = None) -> None:
+        self.executor, self.shelf = executor, shelf
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Queue the task."""
-        return self.executor.submit(_run_held, task, *arguments)
+        future, key = self.executor.submit(_run_held, task, *arguments), key_in(arguments)
+        if self.shelf is None or key is None:
+            return future
+        shelf, part = self.shelf, key.turn
+        return then(future, lambda done: shelf.collect(done, part) if isinstance(done, Leg) else done)
 
 
 class Crew:
@@ -188,6 +154,22 @@ def at_once(function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
     return future
 
 
+def then(future: "Future[Any]", work: Callable[[Any], Any]) -> "Future[Any]":
+    """A future of what `work` makes of another one's result, or of the error of either."""
+    outer: Future[Any] = Future()
+
+    def settled(done: "Future[Any]") -> None:
+        try:
+            value = work(done.result())
+        except BaseException as error:
+            outer.set_exception(error)
+        else:
+            outer.set_result(value)
+
+    future.add_done_callback(settled)
+    return outer
+
+
 def key_in(arguments: Sequence[Any]) -> Key | None:
     """The address among a unit's arguments."""
     return next((one for one in arguments if isinstance(one, Key)), None)
@@ -227,13 +209,13 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def engine(scene: Scene, workers: int, place: Place | None = None) -> Iterator[Engine]:
     """An engine for some time, one thread a chain; at the place of the block that this is in if none is given."""
-    place = place or _PLACE.get()
+    place = place or here()
     with one_thread():
         if workers == 1 and place.engine == "processes":
             yield Serial(scene)
         else:
             with processes(workers, _hold, scene, place=place) as executor:
-                yield Pool(executor)
+                yield Pool(executor, scene.shelf)
 
 
 @contextmanager
@@ -241,7 +223,7 @@ def processes(
     workers: int, initializer: Callable[..., Any], *arguments: Any, place: Place | None = None
 ) -> Iterator[Any]:
     """Worker processes for some time: they finish their work, or are killed if an error ends the block."""
-    place = place or _PLACE.get()
+    place = place or here()
     if place.engine == "ray":
         from degrade.ray_engine import crew as hired
 

@@ -13,7 +13,7 @@ from degrade.data import Examples
 from degrade.fingerprint import code_key, feed, key_of, source_key
 from degrade.request import Request
 
-FORMAT = 1
+FORMAT = 2
 PLACES = {"workers", "engine", "address", "gpus"}  # no result depends on these
 PACKAGES = ("natural-degradation", "torch", "transformer-lens", "transformers", "numpy", "pandas")
 

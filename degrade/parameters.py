@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from degrade.heads import expand
 from degrade.models import refuse_unfaithful
-from degrade.noise import Tensors
 
 Only = str | Sequence[str] | Mapping[str, Tensor | None] | None
 
@@ -39,7 +38,7 @@ class Selection:
         """The present weights, copied, in float32."""
         return [tensor.detach().clone().float() for tensor in self.tensors]
 
-    def place(self, weights: Tensors) -> None:
+    def place(self, weights: Iterable[Tensor]) -> None:
         """Write weights into the model, rounded once to each parameter's own type."""
         with torch.no_grad():
             for tensor, value in zip(self.tensors, weights, strict=True):
@@ -145,7 +144,7 @@ def _say_if_noisy(model: nn.Module) -> None:
 
 
 @contextmanager
-def applied(model: nn.Module, selection: Selection, weights: list[Tensor]) -> Iterator[nn.Module]:
+def applied(model: nn.Module, selection: Selection, weights: Iterable[Tensor]) -> Iterator[nn.Module]:
     """The model with other weights in place; its own come back on leaving, also after an error."""
     own = [tensor.detach().clone() for tensor in selection.tensors]
     try:

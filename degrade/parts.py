@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from degrade.fingerprint import tensor_key
+from degrade.shelved import Shelved
 
 TEMPORARY = ".partial"
 
@@ -35,7 +36,7 @@ def write(path: Path, value: Any, lent: Sequence[Tensor] = (), note: Mapping[str
         OSError: naming the file, if it cannot be written; nothing of it is left.
         TypeError: if the value cannot be pickled.
     """
-    packed = _packed(value, lent)
+    packed = _packed(value, lent, path.parent)
     payload = path.with_suffix(".pt")
     replace(payload, lambda file: _save(packed, file))
     with payload.open("rb") as file:
@@ -55,7 +56,7 @@ def read(path: Path, lent: Sequence[Tensor] = ()) -> Any:
     with payload.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != note["sha256"]:
             raise DamagedError(f"{payload} is damaged: its content is not what was written")
-    return _unpacked(torch.load(payload, weights_only=True), lent)
+    return _unpacked(torch.load(payload, weights_only=True), lent, path.parent)
 
 
 def note_of(path: Path) -> dict[str, Any]:
@@ -131,15 +132,19 @@ def _save(packed: tuple[bytes, list[Tensor]], file: IO[bytes]) -> None:
 
 
 class _Packer(pickle.Pickler):
-    """Pickles all but tensors, which it numbers: ("lent", i) or ("own", i)."""
+    """Pickles all but tensors, which it numbers, ("lent", i) or ("own", i), and draws' files, by where they are."""
 
-    def __init__(self, stream: IO[bytes], lent: Sequence[Tensor]) -> None:
+    def __init__(self, stream: IO[bytes], lent: Sequence[Tensor], folder: Path) -> None:
         super().__init__(stream, protocol=pickle.HIGHEST_PROTOCOL)
+        self.folder = folder
         self.lent = {tensor_key(tensor): number for number, tensor in enumerate(lent)}
         self.own: list[Tensor] = []
         self.numbers: dict[int, int] = {}
 
-    def persistent_id(self, thing: Any) -> tuple[str, int] | None:
+    def persistent_id(self, thing: Any) -> tuple[str, Any] | None:
+        if isinstance(thing, Shelved) and thing.path.is_relative_to(self.folder):
+            place = thing.wait().path.relative_to(self.folder).as_posix()
+            return "shelved", (place, thing.names, thing.size)
         if not isinstance(thing, Tensor):
             return None
         if (number := self.lent.get(tensor_key(thing))) is not None:
@@ -151,17 +156,23 @@ class _Packer(pickle.Pickler):
 
 
 class _Unpacker(pickle.Unpickler):
-    def __init__(self, stream: IO[bytes], lent: Sequence[Tensor], own: Sequence[Tensor]) -> None:
+    def __init__(self, stream: IO[bytes], lent: Sequence[Tensor], own: Sequence[Tensor], folder: Path) -> None:
         super().__init__(stream)
-        self.tensors = {"lent": lent, "own": own}
+        self.tensors, self.folder = {"lent": lent, "own": own}, folder
 
-    def persistent_load(self, place: tuple[str, int]) -> Tensor:
-        return self.tensors[place[0]][place[1]]
+    def persistent_load(self, place: tuple[str, Any]) -> Any:
+        kind, where = place
+        if kind != "shelved":
+            return self.tensors[kind][where]
+        draw = Shelved(self.folder / where[0], *where[1:])
+        if fault := draw.fault():
+            raise DamagedError(fault)
+        return draw
 
 
-def _packed(value: Any, lent: Sequence[Tensor]) -> tuple[bytes, list[Tensor]]:
+def _packed(value: Any, lent: Sequence[Tensor], folder: Path) -> tuple[bytes, list[Tensor]]:
     stream = io.BytesIO()
-    packer = _Packer(stream, lent)
+    packer = _Packer(stream, lent, folder)
     try:
         packer.dump(value)
     except (pickle.PicklingError, AttributeError) as fault:
@@ -169,5 +180,5 @@ def _packed(value: Any, lent: Sequence[Tensor]) -> tuple[bytes, list[Tensor]]:
     return stream.getvalue(), packer.own
 
 
-def _unpacked(packed: tuple[bytes, list[Tensor]], lent: Sequence[Tensor]) -> Any:
-    return _Unpacker(io.BytesIO(packed[0]), lent, packed[1]).load()
+def _unpacked(packed: tuple[bytes, list[Tensor]], lent: Sequence[Tensor], folder: Path) -> Any:
+    return _Unpacker(io.BytesIO(packed[0]), lent, packed[1], folder).load()

@@ -7,7 +7,6 @@ for the range, and for the middle of it (on the log axis).
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -15,19 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from degrade import build, climb, pilot, schedule, step_size, temperature
+from degrade import build, climb, memory, pilot, schedule, step_size, temperature
 from degrade.chain import BLOCK, TRACKED
 from degrade.curvature import BATCHES, SIZE
 from degrade.data import Examples
 from degrade.engine import one_thread
 from degrade.losses import Loss, next_token_loss
+from degrade.memory import GIB
 from degrade.parameters import lent, select
-from degrade.potential import CHUNK
 from degrade.request import Request
 from degrade.timing import SIZES, Costs, measured
-
-COPIES, A_CHAIN, A_RUNG = 30, 5, 10  # of the weights: in all; for each chain; kept of each rung
-GIB = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +78,7 @@ class Estimate:
         unit: Seconds of one chain at one rung on one core: fewest and most.
         before: Seconds before the first rung: losses at w*, and the reachable rise.
         memory: Bytes of one process at its peak.
-        kept: Bytes of all draws that are kept in memory.
+        kept: Bytes of all draws that are kept: on disk if the ladder has a directory, or they are many.
         sampled: Number of sampled scalars.
     """
 
@@ -130,7 +126,9 @@ def estimate(planned: Planned) -> Estimate:
         gradients=(fewest.gradients * rungs * request.chains, most.gradients * rungs * request.chains),
         unit=(_seconds(costs, fewest, batch, fixed, held), _seconds(costs, most, batch, fixed, held)),
         before=passes * costs.forward + 2 * BATCHES * costs.gradient(SIZE),
-        memory=_memory(costs, max(batch, step_size.BATCH), fixed, rungs, request.chains),
+        memory=memory.peak(
+            costs.weights, costs.held, costs.logits, max(batch, step_size.BATCH), fixed, rungs, request.chains
+        ),
         kept=rungs * request.chains * request.draws * costs.weights * (request.keep == "weights"),
         sampled=selection.count,
     )
@@ -196,16 +194,16 @@ def _times(found: Estimate, workers: int) -> str:
 
 
 def _room(found: Estimate, workers: int) -> str:
-    whole, free = found.memory * workers + found.kept, _free()
+    whole, free = found.memory * workers, memory.free()
     said = (
-        f"about {whole / GIB:.2g} GiB: {found.memory / GIB:.2g} for each of {workers} processes,"
-        f" {found.kept / GIB:.2g} for the weights of the draws"
+        f"about {whole / GIB:.2g} GiB: {found.memory / GIB:.2g} for each of {workers} processes; on disk"
+        f" {found.kept / GIB:.2g} GiB for the weights of the draws"
     )
-    if free is None or whole <= free:
+    if whole <= free:
         return said
     return (
-        f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers, draws or"
-        " chains, a smaller context, or keep='none' with probes that observe while the ladder is climbed"
+        f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers, rungs or"
+        " chains, or a smaller context"
     )
 
 
@@ -224,14 +222,6 @@ def _spoken(seconds: float) -> str:
     return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"
 
 
-def _free() -> int | None:
-    """Bytes of memory that are free; None where the system does not say."""
-    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
-    if any(name not in os.sysconf_names for name in names):
-        return None
-    return os.sysconf(names[0]) * os.sysconf(names[1])
-
-
 def _seconds(costs: Costs, counts: Counts, batch: int, fixed: int, heldout: int) -> float:
     """Seconds of one chain at one rung."""
     gradients = (
@@ -240,10 +230,3 @@ def _seconds(costs: Costs, counts: Counts, batch: int, fixed: int, heldout: int)
         + counts.small * costs.gradient(SIZE)
     )
     return gradients + counts.steps * costs.step + (counts.fixed * fixed + counts.heldout * heldout) * costs.forward
-
-
-def _memory(costs: Costs, batch: int, fixed: int, rungs: int, chains: int) -> int:
-    """Bytes of one process: copies of the weights, and the larger of a gradient and of a pass over the fixed set."""
-    copies = COPIES + A_CHAIN * chains + rungs * (A_RUNG + chains)
-    passing = costs.logits * (fixed + 2 * min(CHUNK, fixed))
-    return copies * costs.weights + max(batch * costs.held, passing)

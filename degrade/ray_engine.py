@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from degrade import freight
-from degrade.engine import SHARED, Place, UnitError, named, title
+from degrade.engine import SHARED, UnitError, named, title
 from degrade.freight import Plain
+from degrade.places import Place
 
 TRIES = SHARED + 1
 LARGE = 2**18  # bytes from which a tensor is an object of the store by itself

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from degrade.engine import Engine, key_in
+from degrade.engine import Engine, key_in, then
 from degrade.fingerprint import tensors
 from degrade.journal import MISSING, Journal
 
@@ -61,19 +61,12 @@ def kept(
 
 def after(future: "Future[Any]", store: Callable[[Any], None]) -> "Future[Any]":
     """A future that has its result once that has been stored, or the error of either."""
-    outer: Future[Any] = Future()
 
-    def settle(done: "Future[Any]") -> None:
-        try:
-            value = done.result()
-            store(value)
-        except BaseException as error:
-            outer.set_exception(error)
-        else:
-            outer.set_result(value)
+    def stored(value: Any) -> Any:
+        store(value)
+        return value
 
-    future.add_done_callback(settle)
-    return outer
+    return then(future, stored)
 
 
 def recall(journal: Journal, ascent: "Ascent") -> list["Stage"]:

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from degrade.engine import Place
 from degrade.neighbourhood import Neighbourhood
+from degrade.places import Place
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import AUTO, SAMPLERS
 

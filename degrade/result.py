@@ -1,6 +1,6 @@
 """What a ladder is once it has been climbed: tables, draws, and the model that carries them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ class Draw:
     """Weights of one degraded network, and where on the ladder they come from.
 
     `rise` and `heldout_rise` are paired rises of this draw on the fixed evaluation and held-out sets, nats per unit;
-    `target` and `verdict` are its rung's.
+    `target` and `verdict` are its rung's. `weights` is a list, or reads them from the disk (`degrade.shelved`).
     """
 
     rung: int
@@ -33,7 +33,7 @@ class Draw:
     rise: float
     heldout_rise: float
     verdict: str
-    weights: list[Tensor] | None = field(repr=False)
+    weights: Sequence[Tensor] | None = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)

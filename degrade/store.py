@@ -1,24 +1,29 @@
 """Stored ladders: a directory that is complete or absent, never half.
 
-manifest.json  ladder.parquet  traces.parquet  losses.parquet  draws/rung-RR-chain-CC.safetensors
+manifest.json  ladder.parquet  traces.parquet  losses.parquet  draws/rung-RR-chain-CC-draw-DD.safetensors
+
+In format 1 all draws of a chain at a rung were one file, rung-RR-chain-CC.safetensors.
 """
 
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from degrade.journal import place
 from degrade.manifest import FORMAT, weights_key
 from degrade.parameters import select
 from degrade.result import Draw, Ladder
+from degrade.shelf import SUFFIX, store
+from degrade.shelved import Shelved
 
 
 @contextmanager
@@ -48,6 +53,9 @@ def save(ladder: Ladder, folder: Path) -> Path:
     """Store a ladder in a new directory."""
     with fresh(folder) as partial:
         write(ladder, partial)
+    for draw in ladder.kept:
+        if isinstance(draw.weights, Shelved):  # where they were goes with the journal
+            draw.weights.path, draw.weights.keeper = folder / "draws" / _name(draw), None
     return folder
 
 
@@ -57,24 +65,19 @@ def write(ladder: Ladder, folder: Path) -> None:
     ladder.traces.to_parquet(folder / "traces.parquet")
     ladder.losses.to_parquet(folder / "losses.parquet")
     (folder / "draws").mkdir()
-    index = []
-    for (rung, chain), draws in groupby(ladder.draws(), key=lambda draw: (draw.rung, draw.chain)):
-        index += _write_draws(ladder, list(draws), folder / "draws" / f"rung-{rung:02d}-chain-{chain:02d}.safetensors")
-    content = ladder.manifest | {"draws": index}
+    for draw in ladder.kept:
+        if isinstance(draw.weights, Shelved):
+            draw.weights.link(folder / "draws" / _name(draw))
+        elif draw.weights is not None:
+            store(folder / "draws" / _name(draw), ladder.selection.names, draw.weights)
+    fields = ("rung", "chain", "index", "target", "rise", "heldout_rise", "verdict")
+    index = [{name: getattr(draw, name) for name in fields} for draw in ladder.draws()]
+    content = ladder.manifest | {"format": FORMAT, "draws": index}
     (folder / "manifest.json").write_text(json.dumps(content, indent=1, default=str))
 
 
-def _write_draws(ladder: Ladder, draws: list[Draw], path: Path) -> list[dict[str, Any]]:
-    tensors = {
-        f"{draw.index}/{name}": tensor.contiguous()
-        for draw in draws
-        if draw.weights is not None
-        for name, tensor in zip(ladder.selection.names, draw.weights, strict=True)
-    }
-    if tensors:
-        save_file(tensors, path)
-    fields = ("rung", "chain", "index", "target", "rise", "heldout_rise", "verdict")
-    return [{name: getattr(draw, name) for name in fields} for draw in draws]
+def _name(draw: Draw) -> str:
+    return f"rung-{draw.rung:02d}-chain-{draw.chain:02d}-draw-{draw.index:02d}{SUFFIX}"
 
 
 def load(path: str | Path, model: nn.Module) -> Ladder:
@@ -102,14 +105,26 @@ def load(path: str | Path, model: nn.Module) -> Ladder:
         losses=pd.read_parquet(folder / "losses.parquet"),
         manifest=manifest,
         selection=selection,
-        kept=_read_draws(folder, index, list(selection.names)),
+        kept=_read_draws(folder, index, list(selection.names), manifest["format"] < 2),
     )
 
 
-def _read_draws(folder: Path, index: list[dict[str, Any]], names: list[str]) -> list[Draw]:
+def _read_draws(folder: Path, index: list[dict[str, Any]], names: list[str], old: bool) -> list[Draw]:
+    if old:
+        return _read_chains(folder, index, names)
+    draws = [Draw(weights=None, **row) for row in index]
+    paths = [folder / "draws" / _name(draw) for draw in draws]
+    return [
+        replace(draw, weights=Shelved(path, names, path.stat().st_size)) if path.is_file() else draw
+        for draw, path in zip(draws, paths, strict=True)
+    ]
+
+
+def _read_chains(folder: Path, index: list[dict[str, Any]], names: list[str]) -> list[Draw]:
+    """The draws of format 1."""
     draws = []
     for (rung, chain), rows in groupby(index, key=lambda row: (row["rung"], row["chain"])):
-        path = folder / "draws" / f"rung-{rung:02d}-chain-{chain:02d}.safetensors"
+        path = folder / "draws" / f"rung-{rung:02d}-chain-{chain:02d}{SUFFIX}"
         tensors = load_file(path) if path.is_file() else None
         for row in rows:
             weights = None if tensors is None else [tensors[f"{row['index']}/{name}"] for name in names]

@@ -61,7 +61,7 @@ def measured(scene: Scene, request: Request) -> Costs:
     key = Key(request.seed, "calibration")
     whole = _timed(lambda: attempt(scene, plan, key, potential.center)) / plan.steps
     weights = sum(tensor.numel() * 4 for tensor in potential.center)
-    return Costs(fixed, each, forward, max(whole - times[0], 0.0), weights, _held(scene, one), _logits(scene))
+    return Costs(fixed, each, forward, max(whole - times[0], 0.0), weights, _held(scene, one), logits(scene))
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -95,6 +95,11 @@ def _short(scene: Scene, request: Request, batch: int) -> Plan:
     )  # fmt: skip
 
 
+def held(scene: Scene) -> int:
+    """Bytes that one example more holds on to, from gradients of one and of three."""
+    return max((3 * _held(scene, 3) - _held(scene, 1)) // 2, 0)
+
+
 def _held(scene: Scene, size: int) -> int:
     """Bytes that an example holds on to between forward and backward, weights aside."""
     own = {tensor.untyped_storage().data_ptr() for tensor in scene.potential.selection.tensors}
@@ -112,7 +117,7 @@ def _held(scene: Scene, size: int) -> int:
     return math.ceil(sum(seen.values()) / size)
 
 
-def _logits(scene: Scene) -> int:
+def logits(scene: Scene) -> int:
     """Bytes of the logits of an example; 0 for a loss without."""
     potential = scene.potential
     if not hasattr(potential.loss, "sampled"):

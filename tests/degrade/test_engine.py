@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from degrade.engine import Place, UnitError, processes, settle
+from degrade.engine import UnitError, processes, settle
 from degrade.journal import place
 from degrade.noise import Key
+from degrade.places import Place
 from tests.degrade.runs import deadly, dies_once, left_alone, same, small
 
 

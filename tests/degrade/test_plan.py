@@ -85,7 +85,7 @@ def test_it_is_told_in_words(monkeypatch):
     assert "ladder toy: 2 rungs × 2 chains of 8 weights; 60 steps of a chain at a rung" in said
     assert "time: about" in said and "with workers=2" in said
     assert "GiB" in said and "more than" not in said
-    monkeypatch.setattr("degrade.plan._free", lambda: 10)
+    monkeypatch.setattr("degrade.memory.free", lambda: 10)
     assert "That is more than the 9.3e-09 GiB that are free: expected less; take fewer workers" in "\n".join(
         lines([planned()], 2)
     )

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import degrade
-from degrade.engine import Place, UnitError, placed, processes, settle
+from degrade.engine import UnitError, processes, settle
 from degrade.noise import Key
+from degrade.places import Place, placed
 from tests.degrade.runs import dies_once, same, small
 from tests.degrade.test_engine import add, die, fail, name
 from tests.degrade.toys import classifier

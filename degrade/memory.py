@@ -1,0 +1,86 @@
+"""Memory: what is free, what a ladder would take of it at its peak, and no ladder that surely does not fit."""
+
+import shutil
+from pathlib import Path
+
+import psutil
+import torch
+
+from degrade.chain import Scene
+from degrade.potential import CHUNK
+from degrade.request import Request
+from degrade.timing import held, logits
+
+GIB = 2**30
+COPIES, A_CHAIN, A_RUNG = 30, 5, 10  # of the weights: in all; for each chain; kept of each rung
+SURELY = 0.7  # an estimate is within 30 %
+GROUPS = Path("/sys/fs/cgroup")
+
+
+class TooLargeError(ValueError):
+    """A ladder that needs more memory, or room on disk, than there is."""
+
+
+def free(device: torch.device | None = None) -> int:
+    """Bytes that a process can get: of an accelerator's memory, or of the system's within what its group is allowed."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [psutil.virtual_memory().available]
+    try:
+        most, used = (int((GROUPS / name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(max(most - used, 0))
+    except (OSError, ValueError):  # no groups, or no limit ("max")
+        pass
+    return min(found)
+
+
+def peak(weights: int, held: int, logits: int, batch: int, fixed: int, rungs: int, chains: int) -> int:
+    """Bytes of one process: copies of the weights, and the larger of a gradient and of a pass over the fixed set.
+
+    Args:
+        weights: Bytes of the sampled weights, in float32.
+        held: Bytes that an example holds on to for its gradient.
+        logits: Bytes of the logits of an example.
+        batch: Examples of the largest gradient.
+        fixed: Examples of the fixed set.
+        rungs: Their number.
+        chains: Their number.
+    """
+    copies = COPIES + A_CHAIN * chains + rungs * (A_RUNG + chains)
+    return copies * weights + max(batch * held, logits * (fixed + 2 * min(CHUNK, fixed)))
+
+
+def drawn(scene: Scene, request: Request) -> int:
+    """Bytes of all draws."""
+    rungs = len(request.rises or request.nbetas or [])
+    weights = sum(tensor.numel() * 4 for tensor in scene.potential.center)
+    return rungs * request.chains * request.draws * weights * (request.keep == "weights")
+
+
+def refuse(scene: Scene, request: Request, batch: int) -> None:
+    """Refuse a ladder that surely does not fit: whose weights, gradients and draws need 0.7 of what is estimated.
+
+    Args:
+        scene: With the shelf that draws go to, if any.
+        request: The settings.
+        batch: Examples of the largest gradient.
+
+    Raises:
+        TooLargeError: naming what is needed, what is free, and the cure.
+    """
+    fixed, rungs = len(scene.evaluation.data), len(request.rises or request.nbetas or [])
+    weights = sum(tensor.numel() * 4 for tensor in scene.potential.center)
+    one = peak(weights, held(scene), logits(scene), batch, fixed, rungs, request.chains)
+    whole, there = one + (0 if scene.shelf else drawn(scene, request)), free(scene.potential.device)
+    if SURELY * whole > there:
+        raise TooLargeError(
+            f"this ladder needs about {whole / GIB:.2g} GiB of memory ({weights / GIB:.2g} for a copy of the weights),"
+            f" and {there / GIB:.2g} are free; expected less: take fewer rungs or chains, a smaller batch_size"
+            f" ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights (only=...)"
+        )
+    if scene.shelf and (room := shutil.disk_usage(scene.shelf.folder).free) < drawn(scene, request):
+        raise TooLargeError(
+            f"the draws take {drawn(scene, request) / GIB:.2g} GiB on disk, and {room / GIB:.2g} are free in"
+            f" {scene.shelf.folder.parent}; expected room for them: take fewer draws, another directory, or keep='none'"
+            " with probes that observe while the ladder is climbed"
+        )
