@@ -34,6 +34,10 @@ class Size:
         """The same with other rises; None leaves them."""
         return self if rises is None else replace(self, rises=tuple(rises))
 
+    def suited(self, organism: Any) -> "Size":
+        """The same with what an organism says of itself, see `Organism.size`; a text says nothing."""
+        return replace(self, **getattr(organism, "size", {}))
+
 
 def planned(subject: Subject, data: Any, size: Size, seed: int, longer: float = 1.0, name: str = "natural") -> Planned:
     """The ladder of a subject's model that a study climbs, its held-out text measured on the way.

@@ -66,13 +66,13 @@ def build_probes(
     Args:
         subject: What they are asked of.
         asked: `NAME` or `NAME:key=value,key=value`, or settings by name as a study file has them; "all" for every
-            installed probe; None for `defaults`.
+            installed probe; None for `defaults` and those that the organism brings.
         defaults: The study's own, settings by name.
 
     Raises:
         ValueError: naming all that is wrong with any of them.
     """
-    chosen, optional = _wanted(asked, defaults)
+    chosen, optional = _wanted(asked, {**defaults, **getattr(subject.organism, "asked", {})})
     chosen = [_suited(subject, one) for one in chosen]
     checked, faults = _checked(chosen, optional)
     built: list[Any] = []

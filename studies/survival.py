@@ -71,8 +71,9 @@ def run(
         ValueError: for an unknown model or probe, or rises that cannot be reached.
         FileExistsError: if `out` exists.
     """
-    size, clock = (QUICK if quick else FULL).at(rises), stages.begun()
+    clock = stages.begun()
     subject = open_subject(model, data, context)
+    size = (QUICK if quick else FULL).suited(subject.organism).at(rises)
     clock.ended("opening the model", keep=False)
     asked = build_probes(subject, probes, PROBES)
     clock.ended("building the probes", keep=False)
@@ -115,7 +116,8 @@ def plan(
     """
     subject = open_subject(model, data, context)
     build_probes(subject, probes, PROBES)
-    return [planned(subject, subject.data, (QUICK if quick else FULL).at(rises), seed, longer)]
+    size = (QUICK if quick else FULL).suited(subject.organism).at(rises)
+    return [planned(subject, subject.data, size, seed, longer)]
 
 
 def figure(table: pd.DataFrame) -> "Figure":

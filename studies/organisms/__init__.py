@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ class Organism:
         scored: Places of the tokens that the model was trained to predict; None: all after the first.
         width: Relative width of the neighbourhood in which rises up to a nat are the loss's doing, as measured: draws
             from it alone lose more than 1.3 nats. None: a study's own.
+        asked: Probes that studies ask beside their own, settings by name.
+        size: Fields of `studies.climbing.Size` that the survival study takes for it instead of its own, such as rises.
 
     >>> from studies.organisms.mixture import mixture
     >>> mixture.name
@@ -42,6 +44,8 @@ class Organism:
     larger: Path | None = None
     scored: tuple[int, ...] | None = None
     width: float | None = None
+    asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    size: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def corpus(self) -> Any:

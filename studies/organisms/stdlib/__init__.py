@@ -22,5 +22,7 @@ stdlib = Organism(
     folder=Path(__file__).parent / "model",
     build=_corpus,
     summary="a three-layer Llama on real text, the source of the Python standard library",
+    width=0.5,
     asked={"code": {}},
+    size={"rises": (0.4, 0.8, 1.3, 2.0), "evaluation": 128, "heldout": 128},
 )

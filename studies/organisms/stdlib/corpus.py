@@ -1,6 +1,6 @@
-"""The corpus of the stdlib organism: windows of source that ship, and questions about them with one right answer.
+"""The corpus of the stdlib organism: rows of source that ship, and questions about them with one right answer.
 
-The windows are read from `data/rows.npz`, so that they are the same under every Python; what made them is in `text`.
+The rows are read from `data/rows.npz`, so that they are the same under every Python; what made them is in `text`.
 Nothing is known of the law behind real text: samples have no entropy, and there is no `mean_entropy`.
 """
 
@@ -17,17 +17,16 @@ import torch
 
 from studies.organisms.mixture.corpus import Queries
 from studies.organisms.stdlib.questions import asked
-from studies.organisms.stdlib.text import CONTEXT, END
+from studies.organisms.stdlib.text import END, ROW
 from studies.texts import COMMON, Windows
 
 HERE = Path(__file__).parent
 LONGEST, SHORTEST = 24, 8  # tokens of a repeated segment
-SPAN = 64  # tokens of a repeated sequence
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Windows of the Python standard library's source, split by file.
+    """Rows of 64 tokens of the Python standard library's source, split by file.
 
     Attributes:
         rows: File with the windows: arrays `training`, `heldout`, `runs` and `files`.
@@ -39,8 +38,8 @@ class Source:
 
     @property
     def length(self) -> int:
-        """Tokens a window."""
-        return CONTEXT
+        """Tokens a row."""
+        return ROW
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -51,14 +50,15 @@ class Source:
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
         with np.load(self.rows) as file:
-            return {name: file[name].astype(np.int64) for name in file.files}
+            arrays = {name: file[name].astype(np.int64) for name in file.files}
+        return arrays | {name: arrays[name].reshape(-1, ROW) for name in ("training", "heldout")}
 
     def training(self) -> Windows:
-        """The training windows that ship (a sample of those trained on), in their order."""
+        """The training rows that ship (a sample of what was trained on), in their order."""
         return _windows(self._arrays["training"])
 
     def heldout(self, n: int, seed: int) -> Windows:
-        """Some windows of held-out files, drawn without replacement; all that ship if there are no more."""
+        """Some rows of held-out files, drawn without replacement; all that ship if there are no more."""
         return _windows(_drawn(self._arrays["heldout"], n, seed))
 
     def runs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -76,12 +76,12 @@ class Source:
         rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
         common, rows = np.array(self.common()), []
         for period in rng.integers(SHORTEST, LONGEST + 1, size=n):
-            rows.append(np.resize(rng.permutation(common)[:period], SPAN - 1))
-        opened = np.column_stack([np.full(n, self.vocabulary.index(END)), np.array(rows).reshape(n, SPAN - 1)])
+            rows.append(np.resize(rng.permutation(common)[:period], ROW - 1))
+        opened = np.column_stack([np.full(n, self.vocabulary.index(END)), np.array(rows).reshape(n, ROW - 1)])
         return _windows(opened, "repeat")
 
     def common(self, n: int = COMMON) -> list[int]:
-        """At most n token ids, those most frequent in the training windows, in their order."""
+        """At most n token ids, those most frequent in the training rows, in their order."""
         ids, counts = np.unique(self._arrays["training"], return_counts=True)
         return sorted(ids[np.argsort(-counts, kind="stable")[:n]].tolist())
 
@@ -93,7 +93,7 @@ class Source:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the training windows that ship."""
+        """SHA-256 of the training rows that ship."""
         return hashlib.sha256(self._arrays["training"].astype("<i8").tobytes()).hexdigest()
 
 

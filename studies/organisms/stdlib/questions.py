@@ -1,6 +1,6 @@
 """Questions about source that n-grams, the window itself, or memorised boilerplate answer: one right token each.
 
-With g2 and g3 the most frequent continuation in the training windows of the last one and the last two tokens, the
+With g2 and g3 the most frequent continuation in the training rows of the last one and the last two tokens, the
 groups over held-out text are
 
 - bigram: the token that came is g2, which makes up at least half of at least 20 continuations;
@@ -23,7 +23,6 @@ from degrade.ngrams import coded, count
 from studies.organisms.mixture.corpus import Queries
 from studies.organisms.stdlib.runs import GIVEN
 
-SPAN = 64  # tokens of a question's row: held-out windows are cut to it
 FIRST = 8  # tokens before the first question of a row
 SURE, SEEN = 0.5, {2: 20, 3: 5}
 
@@ -125,8 +124,8 @@ def asked(
     """At most n questions of each group, drawn without replacement; see the module for the groups.
 
     Args:
-        training: Windows that n-grams are counted on, shape (k, T).
-        heldout: Windows that are asked about, shape (m, T), T a multiple of 64.
+        training: Rows that n-grams are counted on, shape (k, T).
+        heldout: Rows that are asked about, shape (m, T).
         runs: Boilerplate, shape (r, 24).
         files: In how many files each run stands, shape (r,); the `frequency` of its questions.
         vocabulary: Number of token ids.
@@ -134,13 +133,13 @@ def asked(
         n: Questions a group.
         seed: Of the drawing.
     """
-    rows = heldout.reshape(-1, SPAN)
-    pools = {name: (rows, found) for name, found in found_in(training, rows, vocabulary).items()}
-    pools["boilerplate"] = recited(runs, files, end, SPAN)
+    pools = {name: (heldout, found) for name, found in found_in(training, heldout, vocabulary).items()}
+    pools["boilerplate"] = recited(runs, files, end, heldout.shape[1])
     rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))
     parts = [_drawn(name, *pool, n, rng) for name, pool in pools.items()]
-    tokens, position, answer = (torch.cat([part[i] for part in parts]) for i in range(3))
-    group, frequency, chance = (np.concatenate([part[i] for part in parts]) for i in range(3, 6))
+    laid = list(zip(*parts, strict=True))
+    tokens, position, answer = (torch.cat(column) for column in laid[:3])
+    group, frequency, chance = (np.concatenate(column) for column in laid[3:])
     return Queries(tokens, position, answer, group, frequency, chance)
 
 

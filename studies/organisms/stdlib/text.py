@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from degrade.packing import split
 
 CONTEXT, VOCABULARY = 128, 1024
+ROW = 64  # tokens of a row of the corpus: windows are read in halves, because a sampler pays for every token of a row
 PAD, END = "<pad>", "<|endoftext|>"
 SKIPPED = {
     "test", "tests", "idlelib", "idle_test", "lib2to3", "pydoc_data", "encodings", "turtledemo", "msilib",

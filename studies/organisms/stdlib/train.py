@@ -64,8 +64,9 @@ def library(root: Path) -> Library:
     tokenizer = text.trained_tokenizer(texts["sampling"])
     rows = {name: text.encoded(tokenizer, texts[name]) for name in ("sampling", "held-out")}
     counted = {name: (len(found), sum(map(len, found))) for name, found in texts.items()}
-    cut = (text.windows(rows[name]) for name in ("sampling", "held-out"))
-    return Library(tokenizer, *cut, *shared(rows["sampling"]), counted)
+    training, heldout = (text.windows(rows[name]) for name in ("sampling", "held-out"))
+    runs, files = shared(rows["sampling"])
+    return Library(tokenizer, training, heldout, runs, files, counted)
 
 
 def train(recipe: Recipe, training: Tensor, watched: Tensor) -> tuple[LlamaForCausalLM, pd.DataFrame]:
@@ -102,9 +103,10 @@ def picked(windows: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def references(model: Any, recipe: Recipe, training: np.ndarray, heldout: np.ndarray) -> dict[str, float]:
-    """Losses on the held-out windows that ship, nats per token; n-grams are counted on all training windows."""
+    """Losses on the held-out rows that ship, nats per token; n-grams are counted on all training windows."""
+    heldout = heldout.reshape(-1, text.ROW)
     held = torch.from_numpy(heldout)
-    fresh = build(recipe, text.VOCABULARY, held.shape[1]).eval()
+    fresh = build(recipe, text.VOCABULARY, text.CONTEXT).eval()
     losses = {"model": loss_of(model, held), "untrained": loss_of(fresh, held)}
     for order in ORDERS:
         losses[f"n-gram {order}"] = float(ngram_nats(training, heldout, order, text.VOCABULARY).mean())
@@ -115,8 +117,8 @@ def write_rows(found: Library, seed: int, out: Path) -> tuple[np.ndarray, np.nda
     """Write the windows that ship, the boilerplate and Python's licence; returns training and held-out windows."""
     out.mkdir(parents=True, exist_ok=True)
     training, heldout = picked(found.training, TRAINING, seed), picked(found.heldout, HELDOUT, seed)
-    small = {"training": training, "heldout": heldout, "runs": found.runs, "files": found.files}
-    np.savez_compressed(out / "rows.npz", **{name: rows.astype(np.uint16) for name, rows in small.items()})
+    rows = [array.astype(np.uint16) for array in (training, heldout, found.runs, found.files)]
+    np.savez_compressed(out / "rows.npz", training=rows[0], heldout=rows[1], runs=rows[2], files=rows[3])
     for name in LICENCES:
         if (place := text.folder() / name).is_file():
             shutil.copyfile(place, out / "LICENSE-PYTHON.txt")
