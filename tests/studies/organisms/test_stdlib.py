@@ -15,6 +15,7 @@ from degrade import plugins
 from degrade.ngrams import ngram_nats
 from probes import Induction, Recall, Subject
 from probes.code import Code
+from studies import survival
 from studies.organisms.mixture.references import predictions
 from studies.organisms.stdlib import questions, runs, stdlib, text, train
 
@@ -197,3 +198,10 @@ def test_guesses_are_the_most_frequent_continuations():
     assert told[(0, 1)] == 2 and told[(1, 2)] in (0, 1) and told[(2, 0)] == 1
     guess, _ = questions.guessed(found, 3, rows, 4)
     assert guess[:, 0].tolist() == [-1, -1] and guess[0, 1] == 2 and guess.shape == (2, 5)
+
+
+def test_its_ladder_is_its_own_unless_rises_are_asked_for():
+    own = survival.FULL.suited(stdlib)
+    assert own.rises == stdlib.size["rises"] != survival.FULL.rises and own.chains == survival.FULL.chains
+    assert own.at([0.5]).rises == (0.5,) and survival.QUICK.suited(stdlib).steps == survival.QUICK.steps
+    assert survival.FULL.suited(object()) == survival.FULL
