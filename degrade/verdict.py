@@ -21,6 +21,7 @@ REPEATED = 0.1
 STRAYED, ERRORS = 0.05, 4
 SLOW = 1e-3
 NOISE = 0.1
+BLIND = 0.2
 
 OK, HEATED = "ok", "ok (heated only)"
 
@@ -64,6 +65,7 @@ def _findings(reading: Reading, target: float, reach: float) -> list[tuple[bool,
     found += _mixing(reading)
     found += _temperature(reading)
     found += _heating(reading.heating, most_added(reading))
+    found += _blind(reading.temperature.se, reading.heating.se)
     found += _batches(reading)
     if reach > REACH:
         found.append((False, f"the rise is {reach:.0%} of the neighbourhood's own: a larger width is needed"))
@@ -146,6 +148,14 @@ def _heating(value: Estimate, most: float) -> list[tuple[bool, str]]:
         return []
     text = f"half the step lowers the rise so much that {value.mean:.0%} of it seem due to the step"
     return [(value.mean > ADDED_BADLY, f"{text}, too much for llc and nbeta_target to be trusted: smaller steps")]
+
+
+def _blind(temperature: float, added: float) -> list[tuple[bool, str]]:
+    """Both looks at what the step adds drown in minibatch noise: then nothing said that it adds little."""
+    if not (temperature > BLIND and added > BLIND):
+        return []
+    text = f"what the step adds cannot be told: configurational temperature ± {temperature:.2g}, by halving ± {added:.0%}"
+    return [(False, f"{text}; larger batches or more steps are needed")]
 
 
 def _temperature(reading: Reading) -> list[tuple[bool, str]]:

@@ -46,6 +46,8 @@ def test_a_clean_rung_is_ok_as_far_as_heating_can_tell():
         ({"temperature": Estimate(1.3, 0.01), "bound": "given", "noise": 0.5}, "suspect", ": minibatch noise heats"),
         ({"virial": Estimate(0.3, 0.01), "bound": "given", "pace": 1e-4}, "failed", "0.0001 of what the curvature"),
         ({"bound": "given", "pace": 1e-4}, HEATED, "all checks"),
+        ({"temperature": Estimate(1.1, 0.3), "heating": Estimate(0.0, 0.3)}, "suspect", "cannot be told"),
+        ({"temperature": Estimate(1.1, 0.3)}, HEATED, "all checks"),
         ({"repeats": 0.2}, "suspect", "come again in the same order"),
         ({"surplus": Estimate(0.02, 0.002)}, "suspect", "fitted the batches"),
         ({"surplus": Estimate(0.02, 0.01)}, HEATED, "all checks"),
