@@ -154,7 +154,7 @@ def _blind(temperature: float, added: float) -> list[tuple[bool, str]]:
     """Both looks at what the step adds drown in minibatch noise: then nothing said that it adds little."""
     if not (temperature > BLIND and added > BLIND):
         return []
-    text = f"what the step adds cannot be told: configurational temperature ± {temperature:.2g}, by halving ± {added:.0%}"
+    text = f"what the step adds cannot be told: temperature ± {temperature:.2g}, by halving the step ± {added:.0%}"
     return [(False, f"{text}; larger batches or more steps are needed")]
 
 
