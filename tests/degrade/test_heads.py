@@ -18,7 +18,7 @@ from transformers import (
 
 from degrade.heads import masks, names
 from degrade.parameters import select
-from tests.degrade.test_models import native, wrapped
+from tests.degrade.test_models import joined, native
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
 ROPE = {
@@ -123,7 +123,7 @@ def test_only_the_masked_output_columns_carry_the_head(family):
 
 @pytest.mark.parametrize("path", ["blocks.1.attn", "model.layers.1.self_attn"])
 def test_a_bridge_and_its_model_name_the_same_head(path):
-    bridge, raw = wrapped("llama"), wrapped("llama").original_model
+    bridge, raw = joined("llama"), joined("llama").original_model
     ours = masks(bridge, f"{path}.head.1" if path.startswith("blocks") else "blocks.1.attn.head.1")
     theirs = masks(raw, "blocks.1.attn.head.1")
     assert [int(mask.sum()) for mask in ours.values()] == [int(mask.sum()) for mask in theirs.values()]

@@ -35,7 +35,8 @@ def test_the_directory_is_complete(finished):
     assert len({path.stem[:-8] for path in (folder / "draws").glob("rung-*-draw-*.safetensors")}) == 2  # chains
     drawn = {path.stem for path in (folder / "figures").glob("*.png")}
     probes = {f"probe-{name}" for name in survival.PROBES}
-    assert drawn == {"survival", "ranking", "patching", "verdicts", "traces"} | probes
+    usable = (pd.read_parquet(folder / "ladder.parquet").verdict.iloc[1:] != "failed").any()
+    assert drawn == {"survival", "ranking", "patching", "verdicts", "traces"} | (probes if usable else set())
     assert "climbing" in stages.read(folder) and "figures and report" in stages.read(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
 
