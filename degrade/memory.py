@@ -25,13 +25,11 @@ def free(device: torch.device | None = None) -> int:
     """Bytes that a process can get: of an accelerator's memory, or of the system's within what its group is allowed."""
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = [psutil.virtual_memory().available]
-    try:
-        most, used = (int((GROUPS / name).read_text()) for name in ("memory.max", "memory.current"))
-        found.append(max(most - used, 0))
-    except (OSError, ValueError):  # no groups, or no limit ("max")
-        pass
-    return min(found)
+    there, files = psutil.virtual_memory().available, [GROUPS / name for name in ("memory.max", "memory.current")]
+    if not all(file.is_file() for file in files):
+        return there
+    most, used = (file.read_text().strip() for file in files)
+    return there if most == "max" else min(there, max(int(most) - int(used), 0))
 
 
 def peak(weights: int, held: int, logits: int, batch: int, fixed: int, rungs: int, chains: int) -> int:

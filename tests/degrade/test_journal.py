@@ -77,6 +77,7 @@ def test_what_cannot_be_pickled_is_not_kept_and_this_is_said(tmp_path):
     journal = Journal(tmp_path)
     with pytest.warns(UserWarning, match="one cannot be pickled.*after a stop it would be computed again"):
         journal.write("one", lambda: 1)
+    assert journal.read("one") is MISSING
     left_alone(tmp_path)
 
 
