@@ -84,10 +84,13 @@ def _bounds(panel: Axes, bound: tuple[float | None, float | None]) -> None:
     panel.axvspan(left if low is None else low, right if high is None else high, color="0.93", zorder=-3, linewidth=0)
     panel.set_xlim(left, right)
     panel.tick_params(axis="y", length=0)
+    if low is not None and high is not None:
+        panel.set_xticks([low, high])
+        return
     if panel.get_xscale() == "linear":
         panel.locator_params(axis="x", nbins=3)
         return
-    ticks = [tick for tick in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000) if left <= tick <= right]
+    ticks = [tick for tick in (50, 200, 1000, 5000, 20000) if left <= tick <= right]
     panel.minorticks_off()
     shown = ticks[:: max(1, -(-len(ticks) // 3))]
     panel.set_xticks(shown, [f"{tick:g}" for tick in shown])
