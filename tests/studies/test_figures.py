@@ -1,5 +1,4 @@
 import io
-import time
 
 import matplotlib
 import numpy as np
@@ -17,8 +16,7 @@ KEYS = ["site", "layer", "position"]
 
 @pytest.fixture(scope="module")
 def drawn(table, ladder_table, traces):
-    """Every figure once, with the seconds that all took."""
-    began = time.perf_counter()
+    """Every figure once, and its bytes."""
     followed, where, lines = curves(table), rungs(table), marks(table)
     out = {
         "survival": figures.survival(followed, where, lines),
@@ -28,19 +26,17 @@ def drawn(table, ladder_table, traces):
         "traces": figures.traces(traces, ladder_table),
         "verdicts": figures.verdicts(ladder_table),
     }
-    return out, {name: figures.png(figure, dpi=100) for name, figure in out.items()}, time.perf_counter() - began
+    return out, {name: figures.png(figure, dpi=100) for name, figure in out.items()}
 
 
 def words(figure):
     return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
 
 
-def test_every_figure_is_drawn_in_seconds(drawn):
-    _, pngs, seconds = drawn
-    for name, png in pngs.items():
+def test_every_figure_is_drawn(drawn):
+    for name, png in drawn[1].items():
         pixels = imread(io.BytesIO(png))
         assert pixels.std() > 0.02, name
-    assert seconds < 30  # takes 6 s alone
 
 
 @pytest.mark.filterwarnings("error")
