@@ -8,6 +8,7 @@ from studies.behaviours import KEY
 from studies.findings import UNIT, scale, usable
 from studies.generalisation import axis_of
 from studies.generalisation_calls import CALLS, LEVEL, Gap, by_chain
+from studies.generalisation_draws import pairs, sentence
 from studies.retention import crossing
 from studies.statistics import chain_interval
 
@@ -18,7 +19,7 @@ RELATIONS = {
 
 
 def finding(found: pd.DataFrame, gap: Gap, rungs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """The ladder, the calls, what E½ goes with, what improves test loss all the same, what is undecided.
+    """The ladder, the calls, what E½ goes with, rule against memory, what improves test loss, what is undecided.
 
     Args:
         found: What `studies.generalisation.spectrum` returned.
@@ -27,7 +28,8 @@ def finding(found: pd.DataFrame, gap: Gap, rungs: pd.DataFrame, table: pd.DataFr
         table: The study's table, for the chains.
     """
     relations = " ".join(_related(found, table, column) for column in RELATIONS)
-    return [usable(rungs), _calls(found, gap, axis_of(table)), relations, _useful(found), _undecided(found)]
+    said = [_calls(found, gap, axis_of(table)), relations, sentence(pairs(table)), _useful(found), _undecided(found)]
+    return [usable(rungs), *said]
 
 
 def relation(found: pd.DataFrame, table: pd.DataFrame, column: str = "frequency") -> dict[str, float]:

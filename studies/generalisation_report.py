@@ -12,6 +12,7 @@ from studies.claims import claims
 from studies.findings import scale
 from studies.generalisation import axis_of, finding, natural_gap, spectrum
 from studies.generalisation_calls import Gap
+from studies.generalisation_draws import BUY, pairs, splits
 from studies.generalisation_findings import disagree, undecided
 from studies.report import Cell, Plate, Report, Table, write
 from studies.survival_report import settings
@@ -23,6 +24,16 @@ TABLE = (
     " over all behaviours of r = ½. Seen: how often an item occurs in the training set. Test, training: what the"
     " behaviour takes off these losses, nats per token ± one standard error (over guessing; * above 0 at a false"
     " discovery rate of 5 %). Verdict: the worst among the rungs that enclose E½."
+)
+PAIRS = (
+    "Seen against held out: mean over common draws of r(seen) − r(held out), with a 95 % t interval over chains. q:"
+    " Benjamini–Hochberg over the rows. Rise: nats per token on the study's axis."
+)
+SPLITS = (
+    "What the error of a behaviour's mean at the rung nearest to the gap is made of: shares of its squared standard"
+    " error (balanced analysis of variance, chains and questions crossed, draws within chains); s.e. in the measure's"
+    " unit, over chains, draws and questions; more: what would lower it most. Only where every draw answers the same"
+    " questions."
 )
 SPECTRUM = (
     "Above: E½ of every behaviour against the natural gap, and its retention at the gap. Below: E½ against training"
@@ -84,9 +95,41 @@ def _report(
         left_out=[*findings.doubted(rungs, ladder), *undecided(found)],
         marks=behaviours.marks(table),
         versions=manifest["versions"],
-        tables=[(spectrum_table(found), TABLE)],
+        tables=_tables(table, found),
         reading=READING,
     )
+
+
+def _tables(table: pd.DataFrame, found: pd.DataFrame) -> list[tuple[Table, str]]:
+    """Every behaviour; rule against memory on common draws; what the errors are made of."""
+    out, paired, split = [(spectrum_table(found), TABLE)], pairs(table), splits(table, natural_gap(table).value)
+    if len(paired):
+        out.append((_pairs_table(paired), PAIRS))
+    if len(split):
+        out.append((_splits_table(split), SPLITS))
+    return out
+
+
+def _pairs_table(rows: pd.DataFrame) -> Table:
+    cells = [
+        [row["name"], f"{row['rise']:.3g}", _interval(row["mean"], row["low"], row["high"]), _number(row["q"])]
+        for row in rows.to_dict("records")
+    ]
+    head = ["behaviour", "rise", "r(seen) − r(held out)", "q"]
+    return Table(head, [[Cell(text) for text in texts] for texts in cells])
+
+
+def _splits_table(rows: pd.DataFrame) -> Table:
+    cells = [
+        [
+            f"{row['behaviour']} ({row['measure']})",
+            _number(row["se"]),
+            *(f"{row[name]:.0%}" for name in BUY),
+            row["more"],
+        ]
+        for row in rows.to_dict("records")
+    ]
+    return Table(["behaviour", "s.e.", *BUY, "more"], [[Cell(text) for text in texts] for texts in cells])
 
 
 def spectrum_table(found: pd.DataFrame) -> Table:

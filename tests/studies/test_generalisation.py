@@ -38,11 +38,11 @@ def test_the_axis_is_the_held_out_rise_unless_the_other_is_asked_for(finished):
     assert (swept["rise"] == swept["heldout_rise"]).all()
 
 
-def test_every_behaviour_has_a_call_and_the_finding_five_sentences(finished):
+def test_every_behaviour_has_a_call_and_the_finding_six_sentences(finished):
     found = generalisation.spectrum(finished[1])
     assert set(found["call"]) <= {"generalising", "memorising", "undecided", "absent"}
     assert {"canary x64", "facts rare", "retrieval", "addition held out"} <= set(found["label"])
-    assert len(generalisation.finding(finished[1])) == 5
+    assert len(generalisation.finding(finished[1])) == 6
     by_label = found.set_index("label")
     assert by_label.loc["canary x64", "frequency"] == 64 and by_label.loc["canary x64", "test"] == 0
     assert by_label.loc["facts frequent", "test"] > 0.1 and by_label.loc["facts frequent", "improves"]
