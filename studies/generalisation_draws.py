@@ -78,7 +78,7 @@ def sentence(found: pd.DataFrame) -> str:
 
 
 def _of(name: str, rows: pd.DataFrame) -> str:
-    most = rows.loc[rows["mean"].abs().idxmax()]
+    most = rows.sort_values("mean", key=np.abs).iloc[-1]
     called = rows[rows["q"] <= LEVEL].sort_values("rise")["rise"]
     places = f"rises of {', '.join(f'{rise:.3g}' for rise in called)}" if len(called) else "no rung"
     return (
