@@ -147,9 +147,10 @@ def _note(figure: Figure, found: pd.DataFrame, gap: Any) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     text = (
         "Calls: retention at the gap against ½, Benjamini–Hochberg over all behaviours, false discovery rate 5 %. Bars:"
-        " 95 % t intervals over chains, cut at the frame. Triangles: E½ is a bound, chains leave the ladder. Grey: the gap ± 1.96 of its standard errors. Hollow: a"
-        " suspect rung is involved. On the axis of E½: the rungs, × when failed and left out. Below: contribution, the"
-        " rise of the test loss if the behaviour fell to guessing; frequency, where it has items; numbers: as above."
+        " 95 % t intervals over chains, cut at the frame. Triangles: E½ is a bound, chains leave the ladder. Grey: the"
+        " gap ± 1.96 of its standard errors. Hollow: a suspect rung is involved. On the axis of E½: the rungs, ×"
+        " when failed and left out. Below: contribution, the rise of the test loss if the behaviour fell to guessing;"
+        " frequency, where it has items; numbers: as above."
     )
     absent = found.loc[found["call"] == "absent", "label"].tolist()
     text += f" Not above chance at w*, or not measured: {', '.join(absent)}." if absent else ""
