@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from probes.attribution import scores
+from probes.attribution import Method, scores
 from probes.circuit import Circuit, of_faithfulness
 from probes.corpus import check_pairs
-from probes.edges import rewired, writes
+from probes.edges import check_kinds, instead, rewired
 from probes.graph import Graph
 from probes.hooks import device_of, forked
 from probes.pairs import Trial, pairs_of, trial
@@ -26,7 +26,6 @@ from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.sites import names_of
 from probes.tables import stack
 
-KINDS = ("resample", "mean", "zero")
 BATCH = 64  # rewired sequences a pass
 MARGIN = 0.05  # of what the model knows, that the default claim lets the circuit miss
 
@@ -74,9 +73,7 @@ class CircuitLoss:
     def __post_init__(self) -> None:
         """Refuse pairs and settings that do not fit."""
         check_pairs(self.clean, self.corrupted, self.position, self.answer, self.wrong)
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
-        if unknown or not self.kinds:
-            raise ValueError(f"unknown kinds of ablation {unknown}; choose from {', '.join(KINDS)}")
+        check_kinds(self.kinds)
 
     @property
     def uninformed(self) -> float:
@@ -97,7 +94,7 @@ class CircuitLoss:
         circuit: str | None = None,
         known: float | Sequence[float] = (0.5, 0.8, 0.95),
         kinds: str | Sequence[str] = ("resample",),
-        method: Literal["eap", "eap-ig", "exact"] = "eap-ig",
+        method: Method = "eap-ig",
         steps: int = 5,
         guess: float | None = None,
         draws: int = 4,
@@ -114,7 +111,7 @@ class CircuitLoss:
                 loss of the circuit <= loss + (1 - share) (guess - loss), under the first kind of ablation.
             kinds: Of ablation; several may be one string, joined by "+".
             method: How edges are scored, see `probes.attribution`.
-            steps: Of "eap-ig".
+            steps: Of the integrated gradients.
             guess: See the field; likewise draws.
             draws: Draws per chain and rung.
 
@@ -140,14 +137,14 @@ class CircuitLoss:
         self,
         model: Any,
         known: Sequence[float],
-        method: Literal["eap", "eap-ig", "exact"] = "eap-ig",
+        method: Method = "eap-ig",
         steps: int = 5,
     ) -> tuple[Circuit, ...]:
         """For each share the first nested circuit that keeps it of what the model knows, see `build`; each once."""
         graph = Graph.of(model)
         with torch.no_grad(), forked(model):
             made = trial(model, self)
-            own, instead = made.clean.mean().item(), _instead(model, graph, made, self.kinds[0])
+            own, brought = made.clean.mean().item(), instead(model, graph, made.source, self.kinds[0])
             if not own < self.uninformed:
                 raise ValueError(
                     f"{self.name}: the model pays {own:.3g} nats for an answer and a guess {self.uninformed:.3g}, so "
@@ -158,7 +155,7 @@ class CircuitLoss:
 
             def loss(circuit: Circuit) -> float:
                 if circuit not in paid:
-                    paid[circuit] = float(_losses(model, graph, made, instead, circuit).mean())
+                    paid[circuit] = float(_losses(model, graph, made, brought, circuit).mean())
                 return paid[circuit]
 
             def first(share: float) -> Circuit:
@@ -197,9 +194,9 @@ class CircuitLoss:
             made = trial(model, self)
             tables = [_rows("loss", made.clean[:, 0]).assign(chance=self.uninformed)]
             for kind in self.kinds:
-                instead = _instead(model, graph, made, kind)
+                brought = instead(model, graph, made.source, kind)
                 for place, circuit in enumerate(self.circuits):
-                    paid = _losses(model, graph, made, instead, circuit)
+                    paid = _losses(model, graph, made, brought, circuit)
                     tables.append(_rows("circuit loss", paid, circuit=place, edges=len(circuit.edges), kind=kind))
         return stack(tables)
 
@@ -212,18 +209,10 @@ def _rows(measure: str, value: Tensor, **keys: Any) -> pd.DataFrame:
     return pd.DataFrame({"measure": measure, "value": value.numpy(), "example": np.arange(len(value)), **keys})
 
 
-def _instead(model: Any, graph: Graph, made: Trial, kind: str) -> Tensor:
-    """What ablated edges bring, shape (n, writers, T, d_model)."""
-    told = writes(model, graph, made.source)
-    if kind == "mean":
-        return told.mean(0, keepdim=True).expand_as(told)
-    return told if kind == "resample" else torch.zeros_like(told)
-
-
-def _losses(model: Any, graph: Graph, made: Trial, instead: Tensor, circuit: Circuit) -> Tensor:
+def _losses(model: Any, graph: Graph, made: Trial, brought: Tensor, circuit: Circuit) -> Tensor:
     """Loss of every pair with only the circuit's edges intact, shape (n,)."""
     cut, found = graph.present & ~circuit.mask, []
     for rows in torch.arange(len(made.tokens)).split(BATCH):
-        with rewired(model, graph, cut.expand(len(rows), -1, -1).to(device_of(model)), instead[rows]):
+        with rewired(model, graph, cut.expand(len(rows), -1, -1).to(device_of(model)), brought[rows]):
             found.append(made.measure(model, rows)[:, 0])
     return torch.cat(found)

@@ -5,7 +5,7 @@ All of it needs `probes.hooks.forked` around it, which gives every reader its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from probes.hooks import Edit, hooked, logits, record
 from probes.tl_weights import outputs
 
 START = "blocks.0.hook_resid_pre"
+KINDS = ("resample", "mean", "zero")  # of ablating an edge
 
 
 def writes(model: Any, graph: Graph, tokens: Tensor) -> Tensor:
@@ -128,15 +129,44 @@ def rewired(model: Any, graph: Graph, cut: Tensor, instead: Tensor) -> Iterator[
         yield
 
 
+def instead(model: Any, graph: Graph, tokens: Tensor, kind: str) -> Tensor:
+    """What ablated edges bring in place of what is written in the run itself, shape (n, writers, T, d_model).
+
+    Args:
+        model: A bridge, forked.
+        graph: Its graph.
+        tokens: The other prompts, shape (n, T).
+        kind: "resample", what is written on them; "mean" of that over the prompts, by position; "zero", nothing.
+    """
+    told = writes(model, graph, tokens)
+    if kind == "mean":
+        return told.mean(0, keepdim=True).expand_as(told)
+    return told if kind == "resample" else torch.zeros_like(told)
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse kinds of ablation that are none.
+
+    Raises:
+        ValueError: Naming them and the choices.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(f"unknown kinds of ablation {unknown}; choose from {', '.join(KINDS)}")
+
+
 def gradients(
     model: Any,
     graph: Graph,
     tokens: Tensor,
     position: Tensor,
     metric: Callable[[Tensor], Tensor],
-    start: Tensor | None = None,
+    writer: int,
+    change: Tensor,
 ) -> dict[str, Tensor]:
     """Gradient of a metric with respect to the input of every reader, everything behind it included.
+
+    Taken on a run in which one writer says something else, to all that read it, and what depends on it is recomputed.
 
     Args:
         model: A bridge, forked.
@@ -144,23 +174,25 @@ def gradients(
         tokens: Token ids, shape (n, T).
         position: Where the metric reads the logits, shape (n,).
         metric: From logits (n, V) to values (n,).
-        start: What to run on in place of the embeddings, shape (n, T, d_model).
+        writer: Index of that writer.
+        change: What it says more than in the run as it is, shape (n, T, d_model).
 
     Returns:
         By hook, each of shape (n, T, readers, d_model).
     """
     inputs: dict[str, Tensor] = {}
 
-    def offset(name: str) -> Edit:
+    def offset(hook: str) -> Edit:
+        heard = writer < graph.readers[graph.hooks[hook].start].limit
+
         def put(stream: Tensor) -> Tensor:
-            inputs[name] = torch.zeros_like(stream, requires_grad=True)
-            return stream + inputs[name]
+            said = change.to(stream.dtype) if stream.ndim == 3 else change.to(stream.dtype).unsqueeze(2)
+            inputs[hook] = torch.zeros_like(stream, requires_grad=True)
+            return (stream + said if heard else stream) + inputs[hook]
 
         return put
 
-    edits: dict[str, Edit] = {} if start is None else {START: lambda stream: start.to(stream.dtype)}
-    edits |= {hook: offset(hook) for hook in graph.hooks}
-    with torch.enable_grad(), hooked(model, edits):
+    with torch.enable_grad(), hooked(model, {hook: offset(hook) for hook in graph.hooks}):
         values = metric(logits(model, tokens)[torch.arange(len(tokens)), position])
         found = torch.autograd.grad(values.sum(), list(inputs.values()))
     return {name: part if part.ndim == 4 else part.unsqueeze(2) for name, part in zip(inputs, found, strict=True)}

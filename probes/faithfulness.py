@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from probes.attribution import scores
+from probes.attribution import Method, check_method, scores
 from probes.circuit import Circuit, of_faithfulness, of_size
 from probes.corpus import check_pairs
-from probes.edges import rewired, writes
+from probes.edges import KINDS, check_kinds, instead, rewired
 from probes.graph import Graph
 from probes.hooks import device_of, forked
 from probes.metrics import METRICS, check_metrics
@@ -28,7 +28,6 @@ from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.sites import names_of
 from probes.tables import stack
 
-KINDS = ("resample", "mean", "zero")
 BATCH = 64  # rewired sequences a pass
 LEAST = 0.8  # the default claim asks for a faithfulness within 1 - LEAST of 1
 Removed = dict[str, Sequence[str]]
@@ -64,8 +63,8 @@ class Faithfulness:
         circuit: The circuit.
         kinds: Of ablation, any of resample, mean, zero.
         metric: logit_diff, probability, kl or loss.
-        method: How circuits are found: "eap", "eap-ig" or "exact" scores (`probes.attribution`).
-        steps: Of "eap-ig".
+        method: How circuits are found: any of the scores of `probes.attribution`.
+        steps: Of the integrated gradients.
         subsets: Random sets of nodes that completeness is tried on.
         seed: Of those sets.
         draws: How many draws per chain and rung are worth the cost.
@@ -83,7 +82,7 @@ class Faithfulness:
     circuit: Circuit
     kinds: tuple[str, ...] = KINDS
     metric: str = "logit_diff"
-    method: Literal["eap", "eap-ig", "exact"] = "eap-ig"
+    method: Method = "eap-ig"
     steps: int = 5
     subsets: int = 4
     seed: int = 0
@@ -93,9 +92,10 @@ class Faithfulness:
         """Refuse pairs and settings that do not fit."""
         check_pairs(self.clean, self.corrupted, self.position, self.answer, self.wrong)
         check_metrics((self.metric,))
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
-        if unknown or not self.kinds:
-            raise ValueError(f"unknown kinds of ablation {unknown}; choose from {', '.join(KINDS)}")
+        check_kinds(self.kinds)
+        check_method(self.method, self.steps)
+        if self.subsets < 0:
+            raise ValueError(f"subsets must be a number of random sets, at least 0; got {self.subsets}")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class Faithfulness:
         faithfulness: float = 0.9,
         kinds: str | Sequence[str] = KINDS,
         metric: str = "logit_diff",
-        method: Literal["eap", "eap-ig", "exact"] = "eap-ig",
+        method: Method = "eap-ig",
         steps: int = 5,
         subsets: int = 4,
         draws: int = 2,
@@ -144,7 +144,7 @@ class Faithfulness:
             kinds: Of ablation; several may be one string, joined by "+".
             metric: See the field; likewise method, steps, subsets, draws.
             method: How circuits are found.
-            steps: Of "eap-ig".
+            steps: Of the integrated gradients.
             subsets: Random sets of nodes.
             draws: Draws per chain and rung.
 
@@ -167,11 +167,11 @@ class Faithfulness:
             made = trial(model, self)
             mean = scores(model, graph, made, self.method, self.steps).mean(0)
             if size is not None:
-                return of_size(graph, mean, size)
-            instead = self._instead(model, graph, made, self.kinds[0])
+                return of_size(graph, mean, positive(self.name, "size", size))
+            brought = instead(model, graph, made.source, self.kinds[0])
 
             def reached(circuit: Circuit) -> bool:
-                m = self._run(model, graph, made, instead, [circuit.mask, torch.zeros_like(graph.present)]).mean(1)
+                m = self._run(model, graph, made, brought, [circuit.mask, torch.zeros_like(graph.present)]).mean(1)
                 return bool((m[0] - m[1]) / (made.clean.mean() - m[1]) >= faithfulness)
 
             return of_faithfulness(graph, mean, reached)
@@ -204,20 +204,13 @@ class Faithfulness:
             whole = made.clean[:, 0].numpy()
             tables = [pd.DataFrame({"measure": "model", "value": whole, "example": np.arange(len(whole))})]
             for kind in self.kinds:
-                instead = self._instead(model, graph, made, kind)
+                brought = instead(model, graph, made.source, kind)
                 masks = self._masks(graph, there)
-                values = self._run(model, graph, made, instead, list(masks.values())).numpy()
+                values = self._run(model, graph, made, brought, list(masks.values())).numpy()
                 tables.append(_rows(dict(zip(masks, values, strict=True)), whole).assign(kind=kind))
         size, edges = len(self.circuit.edges), len(graph.edges)
         overlap = {"value": [self.circuit.overlap(there)], "chance": size / (2 * edges - size)}
         return stack([*tables, pd.DataFrame({"measure": "overlap", **overlap})])
-
-    def _instead(self, model: Any, graph: Graph, made: Trial, kind: str) -> Tensor:
-        """What ablated edges bring, shape (n, writers, T, d_model)."""
-        told = writes(model, graph, made.source)
-        if kind == "mean":
-            return told.mean(0, keepdim=True).expand_as(told)
-        return told if kind == "resample" else torch.zeros_like(told)
 
     def _masks(self, graph: Graph, there: Circuit) -> dict[tuple[str, str], Tensor]:
         """Edges that are left, by (what is run, what is removed)."""
@@ -240,13 +233,13 @@ class Faithfulness:
             sets[" ".join(nodes[one] for one in sorted(drawn))] = [nodes[one] for one in drawn]
         return sets
 
-    def _run(self, model: Any, graph: Graph, made: Trial, instead: Tensor, masks: Sequence[Tensor]) -> Tensor:
+    def _run(self, model: Any, graph: Graph, made: Trial, brought: Tensor, masks: Sequence[Tensor]) -> Tensor:
         """Metric of every pair with only the edges of each mask intact, shape (masks, n)."""
         n, cut = len(made.tokens), graph.present & ~torch.stack(list(masks))
         which, row = torch.arange(len(masks)).repeat_interleave(n), torch.arange(n).repeat(len(masks))
         found = []
         for at, rows in zip(which.split(BATCH), row.split(BATCH), strict=True):
-            with rewired(model, graph, cut[at].to(device_of(model)), instead[rows]):
+            with rewired(model, graph, cut[at].to(device_of(model)), brought[rows]):
                 found.append(made.measure(model, rows)[:, 0])
         return torch.cat(found).reshape(len(masks), n)
 

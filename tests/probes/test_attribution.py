@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from probes import Patching
-from probes.attribution import Attribution, spearman
+from probes.attribution import METHODS, Attribution, spearman
 from probes.pairs import DIRECTIONS
 from probes.repeats import CHANGES, repeat_pairs
 from studies.organisms.induction import induction
@@ -33,7 +33,7 @@ def test_in_a_linear_model_all_methods_are_exact(direction):
     model = linear.gpt2()
     exact = by_example(Attribution(*PAIRS, method="exact", direction=direction)(model))
     assert exact.abs().to_numpy().max() > 0.1
-    for method in ("eap", "eap-ig"):
+    for method in METHODS[:-1]:
         found = by_example(Attribution(*PAIRS, method=method, direction=direction)(model))
         bound = 1e-6 * exact.abs().to_numpy().max()
         np.testing.assert_allclose(found, exact[found.columns], rtol=0, atol=bound)
@@ -59,6 +59,25 @@ def test_integrated_gradients_are_complete(model):
         first = [name for name in mean_scores(table).index if name.startswith("input->")]
         errors.append((by_example(table)[first].sum(axis=1) + gap(table)).abs().max() / gap(table).abs().max())
     assert errors[-1] < 1e-3 and errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize("site", ["z", "mlp_out"])
+def test_along_the_activations_the_edges_out_of_a_part_sum_to_the_effect_of_patching_it(model, site):
+    """Integrated gradients are complete for the one thing that is moved (Sundararajan et al. 2017)."""
+    whole = Patching(*PAIRS, sites=(site,), positions="together", direction="noise")(model)
+    base = whole[whole["measure"] == "clean"].set_index("example")["value"]
+    cells = whole[whole["measure"] == "logit_diff"]
+    effect = cells.assign(value=cells["value"].to_numpy() - base[cells["example"]].to_numpy())
+    largest = []
+    for steps in (4, 64):
+        edges = by_example(Attribution(*PAIRS, method="eap-ig-activations", steps=steps)(model))
+        errors = []
+        for keys, rows in effect.groupby(["layer", "head"] if site == "z" else ["layer"]):
+            name = "L{}H{}->".format(*keys) if site == "z" else f"L{keys[0]}MLP->"
+            mine = edges[[edge for edge in edges if edge.startswith(name)]].sum(axis=1)
+            errors.append((mine - rows.set_index("example")["value"]).abs().max())
+        largest.append(max(errors) / effect["value"].abs().max())
+    assert largest[-1] < 1e-3 and largest[-1] < largest[0]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "neox"])
@@ -91,7 +110,7 @@ def named(node):
     return (kinds | inputs | {"mlp_out": f"L{node.layer}MLP", "mlp_in": f"L{node.layer}MLP"})[node.kind]
 
 
-@pytest.mark.parametrize("method", ["eap", "eap-ig", "exact"])
+@pytest.mark.parametrize("method", METHODS)
 def test_on_a_planted_circuit_the_right_edges_have_the_largest_scores(method):
     found = mean_scores(Attribution(*planted.pairs(), method=method)(planted.bridge())).abs().sort_values()
     assert set(found.index[-5:]) == set(planted.EDGES)
@@ -105,6 +124,17 @@ def trained(request):
     return request.param.load()[0], request.param.corpus.of_kind("repeat", 32, seed=0).tokens
 
 
+def ranked_alike(model, pairs, method, ways):
+    """Spearman correlation over edges of their mean sizes with the exact ones, which are means over directions.
+
+    Along the inputs both directions are one, up to the sign.
+    """
+    sign = {"noise": 1, "denoise": -1}
+    exact = sum(sign[way] * by_example(Attribution(*pairs, method="exact", direction=way)(model)) for way in ways)
+    found = by_example(Attribution(*pairs, method=method, direction=ways[0])(model))
+    return spearman(exact.abs().mean(), found.abs().mean()[exact.columns])
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_integrated_gradients_rank_edges_as_exact_patching_does(trained, change):
     """Spearman correlation of mean sizes of at least 0.9, the bound of the project's requirements.
@@ -114,14 +144,21 @@ def test_integrated_gradients_rank_edges_as_exact_patching_does(trained, change)
 
     One kind of change at a time: over pairs of all three kinds together it does not hold. Measured on the induction
     model, 18 pairs: 0.862 with 5 steps, 0.871 with 10, 0.872 with 30, so that finer integration is no cure (0.97, 0.91
-    and 0.93 by kind; 0.92 between the two exact directions). What moves most are small edges from the embeddings.
+    and 0.93 by kind; 0.92 between the two exact directions). What moves most are small edges from the embeddings: all
+    is moved at once, where exact patching moves one edge in an otherwise unchanged run. See the next test.
     """
     model, tokens = trained
-    pairs = repeat_pairs(tokens, start=1, changes=[change])
-    exact = {way: by_example(Attribution(*pairs, method="exact", direction=way)(model)) for way in DIRECTIONS}
-    found = by_example(Attribution(*pairs, method="eap-ig")(model))
-    both = (exact["noise"] - exact["denoise"]) / 2
-    assert spearman(both.abs().mean(), found.abs().mean()[both.columns]) >= 0.9
+    assert ranked_alike(model, repeat_pairs(tokens, start=1, changes=[change]), "eap-ig", DIRECTIONS) >= 0.9
+
+
+@pytest.mark.parametrize("way", DIRECTIONS)
+def test_along_the_activations_edges_rank_as_exact_patching_of_all_changes_together(trained, way):
+    """The same bound of 0.9 with the three kinds of change mixed, in each direction, against exact patching in it.
+
+    Measured on the induction model, 18 pairs: 0.925 noising and 0.946 denoising, where "eap-ig" has 0.859 and 0.820.
+    """
+    model, tokens = trained
+    assert ranked_alike(model, repeat_pairs(tokens[:18], start=1), "eap-ig-activations", [way]) >= 0.9
 
 
 def test_the_claim_compares_ranks_with_those_at_home(model):
@@ -146,7 +183,7 @@ def test_rank_correlation_shares_ranks_among_ties_and_ignores_signs():
     ("change", "message"),
     [
         ({"clean": PAIRS.clean[:, :-1]}, r"\(4, 15\) and \(4, 16\): .* make each pair equally long"),
-        ({"method": "acdc"}, "'acdc'; choose from eap, eap-ig, exact"),
+        ({"method": "acdc"}, "'acdc'; choose from eap, eap-ig, eap-ig-activations, exact"),
         ({"metric": "rank"}, "'rank'.* logit_diff, probability, kl, loss"),
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"direction": "up"}, "'up'; choose from denoise, noise"),

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from probes.attribution import METHODS
 from probes.circuit import Circuit, nested, of_faithfulness, of_size
 from probes.faithfulness import Faithfulness
 from probes.graph import Graph
@@ -19,7 +20,7 @@ def bridge():
     return planted.bridge()
 
 
-@pytest.mark.parametrize("method", ["exact", "eap", "eap-ig"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("size", "faithfulness"), [(5, 0.0), (None, 0.99)])
 def test_a_planted_circuit_is_found_exactly(bridge, method, size, faithfulness):
     probe = Faithfulness(*planted.pairs(), circuit=PLANTED, method=method)

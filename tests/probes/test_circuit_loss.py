@@ -6,7 +6,8 @@ import torch
 
 from probes import Subject
 from probes.circuit import Circuit
-from probes.circuit_loss import KINDS, CircuitLoss
+from probes.circuit_loss import CircuitLoss
+from probes.edges import KINDS
 from probes.graph import Graph
 from studies.organisms.retrieval import retrieval
 from tests.probes import planted, toys

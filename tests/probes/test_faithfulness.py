@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from probes.circuit import Circuit
-from probes.faithfulness import KINDS, Faithfulness
+from probes.edges import KINDS
+from probes.faithfulness import Faithfulness
 from probes.graph import Graph
 from studies.organisms.mixture import mixture
 from tests.probes import planted, toys
