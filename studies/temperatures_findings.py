@@ -1,7 +1,6 @@
 """What the study of temperatures found, in sentences with numbers and intervals, and what it could not decide."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,7 @@ import pandas as pd
 from studies.findings import UNIT, usable
 from studies.temperatures_changes import LEVEL
 from studies.temperatures_reading import Reading, over_training, read
-from studies.temperatures_scales import NATURAL, WATANABE, Temperature
+from studies.temperatures_scales import NATURAL, WATANABE
 
 
 def finding(table: pd.DataFrame) -> list[str]:
@@ -65,14 +64,13 @@ def scales(found: Reading) -> str:
 
 def whole(found: Reading) -> str:
     """λ of the whole model at both temperatures, and their ratio."""
-    if len(found.whole) < 2:
-        return "λ at both temperatures cannot be compared: " + _missing(found)
-    rows: Any = found.whole.set_index("at")
     each = "; ".join(
-        f"{interval(rows.loc[name, 'llc'], rows.loc[name, 'low'], rows.loc[name, 'high'])} at {name}"
-        f" ({rows.loc[name, 'verdict']})"
-        for name in (WATANABE, NATURAL)
+        f"{interval(row['llc'], row['low'], row['high'])} at {row['at']} ({row['verdict']})"
+        for row in found.whole.to_dict("records")
     )
+    if len(found.whole) < 2:
+        known = f"λ of the whole model is {each}; " if each else ""
+        return f"{known}λ at both temperatures cannot be compared: no usable rungs enclose {_missing(found)}."
     change = found.ratio
     times = interval(np.exp(change.mean), np.exp(change.low), np.exp(change.high))
     return f"λ of the whole model is {each}: from the one to the other it changes by a factor of {times}."
@@ -157,7 +155,7 @@ def undecided(found: Reading) -> str:
     said = []
     cold, hot = found.scales
     if not np.isfinite(hot.nbeta):
-        said.append(f"anything at the natural gap ({hot.note})")
+        said.append("λ and the shares of its parts at the natural gap, whose temperature no two usable rungs enclose")
     elif hot.low <= cold.nbeta <= hot.high:
         said.append("which of the two temperatures is the hotter")
     if len(found.changes):
@@ -217,8 +215,8 @@ def _step(step: float) -> str:
 
 
 def _missing(found: Reading) -> str:
-    hot: Temperature = found.scales[1]
-    return f"{hot.note}." if hot.note else "the usable rungs do not reach one of them."
+    there = set(found.whole["at"])
+    return " and ".join(one.name for one in found.scales if one.name not in there)
 
 
 def _list(items: Sequence[str]) -> str:

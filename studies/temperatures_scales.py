@@ -54,9 +54,7 @@ def natural(rows: pd.DataFrame, gap: float, gap_se: float = 0.0, axis: str = "he
     rungs = _rungs(rows, column)
     below, above = rungs[rungs["rise"] <= gap], rungs[rungs["rise"] > gap]
     if not len(below) or not len(above):
-        reach = f"{rungs['rise'].min():.3g} to {rungs['rise'].max():.3g}" if len(rungs) else "none"
-        note = f"the gap, {gap:.3g}, is outside the rises that the ladder reaches ({reach})"
-        return Temperature(NATURAL, math.nan, math.nan, math.nan, note)
+        return Temperature(NATURAL, math.nan, math.nan, math.nan, _outside(rungs, gap))
     cold, hot = (rows.sort_values("rise").to_dict("records")[place] for rows, place in ((below, -1), (above, 0)))
     slope = math.log(hot["rise"] / cold["rise"]) / math.log(cold["nbeta"] / hot["nbeta"])
     weight = math.log(gap / cold["rise"]) / math.log(hot["rise"] / cold["rise"])
@@ -104,6 +102,19 @@ def worst(verdicts: list[str]) -> str:
     'suspect'
     """
     return max(verdicts, key=lambda word: ORDER.index(word) if word in ORDER else len(ORDER))
+
+
+def _outside(rungs: pd.DataFrame, gap: float) -> str:
+    """On which side of the ladder the temperature of a gap lies that no two rungs enclose."""
+    if not len(rungs):
+        return f"the gap, {gap:.3g}, is outside the rises that the ladder reaches (none)"
+    end = rungs.loc[rungs["nbeta"].idxmax() if (rungs["rise"] > gap).all() else rungs["nbeta"].idxmin()]
+    side = "colder" if end["rise"] > gap else "hotter"
+    return (
+        f"the gap, {gap:.3g}, is outside the rises that the ladder reaches ({rungs['rise'].min():.3g} to"
+        f" {rungs['rise'].max():.3g}, less what the step adds), so that its temperature is {side} than nβ ="
+        f" {end['nbeta']:,.0f}, where the rise is {end['rise']:.3g} ± {end['relative'] * end['rise']:.1g}"
+    )
 
 
 def _between(hot: pd.Series, cold: pd.Series, weight: float) -> np.ndarray:

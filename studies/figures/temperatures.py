@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from studies.figures import style
 
@@ -110,8 +110,8 @@ def _rises(panel: Axes, found: Any) -> None:
     gap, error = float(found.gap["llc"]), float(found.gap["shared"])
     panel.axhspan(max(gap - 1.96 * error, gap / 30), gap + 1.96 * error, color="0.85", linewidth=0, zorder=0)
     panel.axhline(gap, color="0.3", linewidth=0.9)
-    panel.text(0.98, gap * 1.03, f"{found.gap['part']}, {gap:.3g}", transform=panel.get_yaxis_transform(), ha="right",
-               va="bottom", fontsize=6.5)  # fmt: skip
+    panel.text(0.98, (gap + 1.96 * error) * 1.02, f"{found.gap['part']}, {gap:.3g}", ha="right", va="bottom",
+               fontsize=6.5, transform=panel.get_yaxis_transform())  # fmt: skip
     panel.set_yscale("log")
     if rungs.empty:
         panel.set_ylim(gap / 3, gap * 3)
@@ -126,6 +126,7 @@ def _temperatures(panel: Axes, found: Any) -> None:
     panel.set_xscale("log")
     places = np.array([*found.rungs["nbeta"], *found.rows["nbeta"]], float)
     panel.set_xlim(places.min() / 1.6, places.max() * 1.6)
+    _log_ticks(panel, "x")
     panel.set_xlabel("inverse temperature nβ\n(per token, log axis; hot left, cold right)")
     for one in found.scales:
         if np.isfinite(one.nbeta):
@@ -202,14 +203,15 @@ def _steps(panel: Axes, steps: pd.Series, end: float) -> None:
     panel.minorticks_off()
 
 
-def _log_ticks(panel: Axes) -> None:
-    """Ticks at 1, 2, 5 times ten to the k, over many decades at 1."""
-    low, high = panel.get_ylim()
-    steps = [1, 2, 5] if high / low < 300 else [1]
+def _log_ticks(panel: Axes, which: str = "y") -> None:
+    """Ticks at 1, 2, 5 times ten to the k; within a third of a decade at 1, 1.5, 2, ..., over many decades at 1."""
+    axis = panel.yaxis if which == "y" else panel.xaxis
+    low, high = axis.get_view_interval()
+    steps = [1, 1.5, 2, 3, 4, 5, 6, 8] if high / low < 5 else [1, 2, 5] if high / low < 50 else [1]
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    panel.set_yticks([tick for tick in np.outer(decades, steps).ravel() if low <= tick <= high])
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_ticks([tick for tick in np.outer(decades, steps).ravel() if low <= tick <= high])
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _legend(figure: Figure) -> None:

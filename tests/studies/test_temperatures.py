@@ -190,7 +190,8 @@ def test_the_natural_temperature_is_read_off_where_the_law_is_a_power(slope):
     wide = natural(rows, place**-slope, 0.1 * place**-slope, axis="rise")
     assert math.log(wide.high / place) == pytest.approx(stats.t.ppf(0.975, 7) * 0.1 / slope, rel=1e-6)
     outside = natural(rows, 100.0)
-    assert math.isnan(outside.nbeta) and "outside the rises" in outside.note
+    assert math.isnan(outside.nbeta) and "hotter than nβ = 1,000" in outside.note
+    assert "colder than nβ = 100,000" in natural(rows, 1e-3).note
 
 
 def test_between_rungs_coefficients_are_read_off_the_power_law_and_nowhere_else():
@@ -289,7 +290,10 @@ def test_what_was_found_is_said_and_drawn():
 def test_without_a_natural_temperature_the_study_says_so():
     table = table_of(math.nan, "the gap is outside")
     text = " ".join(finding(table))
-    assert "is not known: the gap is outside" in text and "Not decided: anything at the natural gap" in text
+    assert (
+        "is not known: the gap is outside" in text
+        and "Not decided: λ and the shares of its parts at the natural gap" in text
+    )
     assert len(png(complexity(read(table)))) > 5_000
 
 
