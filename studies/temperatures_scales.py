@@ -108,7 +108,8 @@ def _outside(rungs: pd.DataFrame, gap: float) -> str:
     """On which side of the ladder the temperature of a gap lies that no two rungs enclose."""
     if not len(rungs):
         return f"the gap, {gap:.3g}, is outside the rises that the ladder reaches (none)"
-    end = rungs.loc[rungs["nbeta"].idxmax() if (rungs["rise"] > gap).all() else rungs["nbeta"].idxmin()]
+    ends = rungs.sort_values("nbeta").to_dict("records")
+    end = ends[-1] if (rungs["rise"] > gap).all() else ends[0]
     side = "colder" if end["rise"] > gap else "hotter"
     return (
         f"the gap, {gap:.3g}, is outside the rises that the ladder reaches ({rungs['rise'].min():.3g} to"
