@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from degrade import memory, tables
+from degrade import memory, preconditioners, tables
 from degrade.chain import Scene
 from degrade.climb import Stage, climb
 from degrade.data import Examples
@@ -72,13 +72,14 @@ def ladder(
             read from there; without a directory they are in memory, or in a temporary one if they would take up a
             quarter of what is free.
         progress: show progress bars.
-        **settings: the fields of `degrade.request.Request`: sampler "baoab" ("auto": by what limits the step),
-            preconditioner "fisher", step_size, steps, burn_in, batch_size (None: found and recorded), budget (steps of
-            a chain at a rung, lengthening included;
-            None: 2600, or `steps` if given), longer 1 (factor on steps, burn-in and budget), chains 4, draws 8,
-            seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`), evaluation 256
-            (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray" (then address
-            "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain takes).
+        **settings: the fields of `degrade.request.Request`: sampler "auto" ("sgld" where heating by minibatches limits
+            the step, else "baoab"), preconditioner "auto" ("ekfac" where steps are on all data, else "fisher"),
+            step_size, steps, burn_in, batch_size (None: found and recorded), budget (steps of a chain at a rung,
+            lengthening included; None: 2600, or `steps` if given), longer 1 (factor on steps, burn-in and budget),
+            chains 4, draws 8, seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`),
+            evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray"
+            (then address "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain
+            takes).
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -235,12 +236,13 @@ def _shelved(scene: Scene, request: Request, journal: Journal) -> Scene:
 
 def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, journal: Journal) -> Ladder:
     journal.agree(inputs(scene, request), _expected(request))
+    batch_size = request.batch_size or usual_batch(scene.potential, request.sampler)
     settings = Settings(
         request.seed,
         request.chains,
-        request.batch_size or usual_batch(scene.potential, request.sampler),
+        batch_size,
         request.sampler,
-        request.preconditioner,
+        preconditioners.choose(request.preconditioner, batch_size >= len(scene.potential.data)),
         request.step_size,
         max(1.5 * ceiling, RUNAWAY),
     )

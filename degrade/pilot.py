@@ -19,7 +19,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
 HALVINGS = 8
-SHORT, SHORTEST, LONGEST = 40, 25, 80
+PACES = {"full": (25, 80), "short": (20, 20), "brief": (8, 40)}
 FORCES = 8
 NEAR = 0.3
 
@@ -63,19 +63,21 @@ def pilot(
     weights: list[Tensor],
     earlier: list[Found],
     seen: float,
-    short: bool,
+    pace: str,
 ) -> Pilot:
     """Find the step, run, read rise and temperature of the second half, measure curvature and heat at the end.
 
     `earlier` are the looks of all chains after the round before, the chain's own first; none before the first round.
-    `seen` is the heat that the temperature of that round told of.
+    `seen` is the heat that the temperature of that round told of. A round takes 3 memories and is read over 3 more,
+    within bounds by its `pace`: "full" rounds tell of rise and heat, "short" ones warm up, and "brief" ones bring a
+    chain to where the curvature is looked at.
     """
     metric, potential = bind(scene, settings, curvature, nbeta), scene.potential
     looks = earlier or [look(potential, weights, metric, nbeta, settings.batch_size, key)]
     settings = replace(settings, sampler=choose(settings.sampler, looks, nbeta, seen))
     sampler = SAMPLERS[settings.sampler]
     step_size = settings.step_size or bound(looks, nbeta, sampler, seen).step_size
-    leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, looks[0].vector, short)
+    leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, looks[0].vector, pace)
     if fault:
         return Pilot(weights, math.nan, math.nan, curvature, looks[0], step_size, cut, fault)
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
@@ -95,10 +97,10 @@ def _run(
     weights: list[Tensor],
     step_size: float,
     vector: list[Tensor],
-    short: bool,
+    pace: str,
 ) -> tuple[Leg, float, str]:
     memory = SAMPLERS[settings.sampler].memory / step_size
-    steps = SHORT if short else 2 * int(np.clip(3 * memory, SHORTEST, LONGEST))
+    steps = 2 * int(np.clip(3 * memory, *PACES[pace]))
     forces = np.linspace(steps, steps // 2, FORCES, endpoint=False).astype(int)
     for number in range(HALVINGS):
         cut = 0.5**number

@@ -145,7 +145,7 @@ def counted(request: Request, noisy: bool, long: bool) -> Counts:
     rungs = len(request.rises or request.nbetas or [])
     rounds = temperature.ROUNDS if long else 2
     warm = temperature.WARM_UPS * (3 if long else 1) / rungs
-    length = 2 * (pilot.LONGEST if long else pilot.SHORTEST)
+    length, warming = 2 * pilot.PACES["full"][long], 2 * pilot.PACES["short"][long]
     burn_in, steps = climb._lengths(math.inf if long else 0.0, request)
     drawn = max(steps, climb._budget(request)) if long else steps
     halved = float(np.clip((steps - burn_in) // 3, *climb.CHECK))
@@ -153,7 +153,7 @@ def counted(request: Request, noisy: bool, long: bool) -> Counts:
     pairs = 4 * step_size.PAIRS if noisy else 0
     return Counts(
         drawn=drawn,
-        steps=rounds * length + warm * pilot.SHORT + drawn + halved,
+        steps=rounds * length + warm * warming + drawn + halved,
         extra=(rounds + warm) * (pilot.FORCES + pairs) + looks * drawn / steps,
         stiff=(rounds + warm) * (2 * step_size.AGAIN + 2) + 2 * request.draws * drawn / steps
         + 2 * step_size.AGAIN * (drawn // (TRACKED * BLOCK)),

@@ -4,10 +4,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from degrade import preconditioners, samplers
 from degrade.neighbourhood import Neighbourhood
 from degrade.places import Place
 from degrade.preconditioners import PRECONDITIONERS
-from degrade.samplers import AUTO, SAMPLERS
+from degrade.samplers import SAMPLERS
 
 
 class Request(BaseModel):
@@ -23,8 +24,8 @@ class Request(BaseModel):
     nbetas: list[float] | None = None
     width: float | None = None
     gamma: float | None = None
-    sampler: str = "baoab"
-    preconditioner: str = "fisher"
+    sampler: str = samplers.AUTO
+    preconditioner: str = preconditioners.AUTO
     step_size: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=8)
     burn_in: int | None = Field(None, ge=0)
@@ -48,8 +49,8 @@ class Request(BaseModel):
         self.place  # noqa: B018
         self._check_rungs()
         for kind, name, known in (
-            ("sampler", self.sampler, [AUTO, *SAMPLERS]),
-            ("preconditioner", self.preconditioner, list(PRECONDITIONERS)),
+            ("sampler", self.sampler, [samplers.AUTO, *SAMPLERS]),
+            ("preconditioner", self.preconditioner, [preconditioners.AUTO, *PRECONDITIONERS]),
         ):
             if name not in known:
                 raise ValueError(f"unknown {kind} {name!r}; the known ones are {', '.join(known)}")

@@ -11,6 +11,7 @@ from degrade.climb import Stage
 from degrade.cooling import Against, against
 from degrade.diagnostics import Estimate, at_target, coefficient, fixed_rises, read
 from degrade.manifest import describe
+from degrade.preconditioners import choose
 from degrade.request import Request
 from degrade.result import Draw, Ladder
 from degrade.temperature import Rung
@@ -63,7 +64,8 @@ def _trained(scene: Scene) -> dict[str, Any]:
         "rhat": nan, "ess": nan,
         **_cooled(None),
         "prior_fraction": 0.0, "reach": 0.0, "step_size": nan,
-        "sampler": "", "bound": "", "batch_size": 0, "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
+        "sampler": "", "preconditioner": "", "bound": "", "batch_size": 0,
+        "steps": 0, "burn_in": 0, "spent": 0, "restarts": 0,
         "verdict": "trained", "reason": "the weights as given",
     }  # fmt: skip
 
@@ -74,7 +76,9 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
     plan = finished[0].plan if finished else stage.plan  # a lengthened leg has a longer plan
     faults = [leg.fault for leg in legs if leg.fault]
     base = {
-        "rung": plan.rung, "target": rung.target, "nbeta": plan.nbeta, "sampler": plan.sampler, "bound": plan.bound,
+        "rung": plan.rung, "target": rung.target, "nbeta": plan.nbeta, "sampler": plan.sampler,
+        "preconditioner": choose(request.preconditioner, plan.batch_size >= len(scene.potential.data)),
+        "bound": plan.bound,
         "batch_size": min(plan.batch_size, len(scene.potential.data)),
         "steps": plan.steps, "burn_in": plan.burn_in, "spent": stage.spent,
         "restarts": sum(leg.restarts for leg in legs),

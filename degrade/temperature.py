@@ -71,14 +71,14 @@ class Ascent:
         """Whether each batch is all the data."""
         return self.settings.batch_size >= len(self.scene.potential.data)
 
-    def round(self, rung: int, nbeta: float, short: bool = False) -> tuple[float, list[Pilot]]:
+    def round(self, rung: int, nbeta: float, pace: str = "full") -> tuple[float, list[Pilot]]:
         """Run all chains one round at one temperature; returns where the rise tends to and what each chain reports."""
         self.rounds += 1
         curvature = average(self.memory)
         futures = {
             chain: self.engine.submit(
                 pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain),
-                self.seen, short,
+                self.seen, pace,
             )
             for chain, state in self.states.items()
         }  # fmt: skip
@@ -152,14 +152,14 @@ class Ascent:
 def visit(ascent: Ascent, number: int, nbeta: float) -> Rung:
     """Bring all chains to a given temperature, and learn the curvature there.
 
-    On all data neither the temperature nor heating is sought: three rounds, which fill the memory, are enough.
+    On all data neither the temperature nor heating is sought: brief rounds that fill the memory are enough.
     """
     whole = ascent.whole
     if number == 1:
         for _ in range(MEMORY - 1 if whole else WARM_UPS):
-            ascent.round(number, nbeta, short=True)
+            ascent.round(number, nbeta, "brief" if whole else "short")
     for turn in range(1 if whole else ROUNDS):
-        pilots = ascent.round(number, nbeta)[1]
+        pilots = ascent.round(number, nbeta, "brief" if whole else "full")[1]
         if turn > 0 and not ascent.seen:
             break
     return ascent.settle(number, math.nan, nbeta, pilots)
@@ -188,7 +188,7 @@ def aim(ascent: Ascent, number: int, target: float, before: Rung | None) -> Rung
 def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
     """Short rounds from w*, to learn the curvature where chains go; the guess is far too cold: heat in strides."""
     for _ in range(3 * WARM_UPS):
-        rise, pilots = ascent.round(1, nbeta, short=True)
+        rise, pilots = ascent.round(1, nbeta, "short")
         missing = math.log(max(rise, 1e-3 * target) / target)
         if abs(missing) < 0.5 and min(p.excess for p in pilots) > COLDEST - 1:
             break

@@ -1,5 +1,9 @@
 """Preconditioners: each a module with `fit` and `scale`, in that order (see `protocol.Preconditioner`).
 
+With `auto`, the default, steps on all data take `ekfac` and steps on minibatches `fisher`. Without gradient noise the
+stiffest direction limits the step, and a basis that follows the curvature makes it less stiff; by minibatches heat
+limits it mostly, and a turn in and out of a basis would be paid at each step for little.
+
 To add one: a new file, an import line and a name here, a line in the contract test.
 """
 
@@ -13,4 +17,14 @@ PRECONDITIONERS: dict[str, Preconditioner] = {
     "rmsprop": Preconditioner(rmsprop.fit, rmsprop.scale),
 }
 
-__all__ = ["PRECONDITIONERS", "Preconditioner"]
+AUTO = "auto"
+
+
+def choose(name: str, whole: bool) -> str:
+    """The preconditioner of a name; the default goes by whether each step is on all the data."""
+    if name != AUTO:
+        return name
+    return "ekfac" if whole else "fisher"
+
+
+__all__ = ["AUTO", "PRECONDITIONERS", "Preconditioner", "choose"]

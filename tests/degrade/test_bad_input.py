@@ -25,7 +25,7 @@ GOOD = {"rises": [0.1], "width": 0.5, "loss": degrade.label_loss, "progress": Fa
         ({"width": None}, "exactly one of them: width"),
         ({"width": -1.0}, "width=-1.0; expected a positive number"),
         ({"sampler": "hcm"}, "unknown sampler 'hcm'; the known ones are auto, baoab, hmc"),
-        ({"preconditioner": "x"}, "unknown preconditioner 'x'; the known ones are ekfac, fisher, identity"),
+        ({"preconditioner": "x"}, "unknown preconditioner 'x'; the known ones are auto, ekfac, fisher, identity"),
         ({"chains": 0}, "chains"),
         ({"step_size": -1.0}, "step_size"),
         ({"steps": 20, "burn_in": 15}, "leave 5 steps to draw from"),
