@@ -1,9 +1,10 @@
 """Samplers: each a module with `State`, `init`, `update` and `resize`, in that order (see `protocol.Sampler`).
 
-With `auto`, the default, a rung takes `sgld` where heating by minibatches limits the step and `baoab` where stability does
-(`degrade.step_size.choose`). At one step size ε both have the same law, and an energy of curvature a is forgotten in
-2/(εPa) + ½ steps by `sgld`, in 2/(εPa) + ½ + α/(1 − α) by `baoab` with α = 0.7 (integrated autocorrelation times, exact
-on quadratics): momentum costs 2.3 steps, and what it buys is an ε that may be 3.8 times as large before it is unstable.
+With `auto`, the default, a rung takes `sgld` where heating by minibatches limits the step and `baoab` where stability
+does (`degrade.step_size.choose`). At one step size ε both have the same law, and an energy of curvature a is forgotten
+in 2/(εPa) + ½ steps by `sgld`, in 2/(εPa) + ½ + α/(1 − α) by `baoab` with α = 0.7 (integrated autocorrelation times,
+exact on quadratics): momentum costs 2.3 steps, and what it buys is an ε that may be 3.8 times as large before it is
+unstable.
 
 Everything that changes between steps is in the state; noise is a pure function of the key and the step.
 To add one: a new file, an import line and a name here, a line in the contract test.

@@ -34,11 +34,11 @@ def main() -> None:
     given, rest = parser.parse_known_args()
     module = importlib.import_module(f"tests.benchmarks.{given.name}")
     table = module.run(**accepted(given.name, module.run, {"quick": given.quick}, rest))
-    print((module.summary(table) if hasattr(module, "summary") else table).to_string(index=False))
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.out / f"{given.file or given.name}.csv").open("w") as file:
         file.write(f"# python -m tests.benchmarks {shlex.join(sys.argv[1:])}\n")
         table.to_csv(file, index=False)
+    print((module.summary(table) if hasattr(module, "summary") else table).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ CHAINS, SILENT = 4, 0.05
 
 def run(
     quick: bool = False, size: int = 1000, networks: int = 20, first: int = 0, hoods: Any = tuple(HOODS),
-    longer: Any = None, ours: bool = True, beside: bool = True, compared: int = 6, preconditioner: str = "fisher",
-    sampler: str = "baoab", batch_size: int | None = None, budget: int | None = None,
+    longer: Any = None, ours: bool = True, beside: bool = True, compared: int = 6, preconditioner: str = "auto",
+    sampler: str = "auto", batch_size: int | None = None, budget: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """A row a network, neighbourhood, method and budget.
 
