@@ -43,6 +43,7 @@ def run(
     workers: int = 2,
     out: str | Path | None = None,
     ladder: str | Path | None = None,
+    rows: float | None = None,
     gap: str | float = "exact",
     axis: str = "heldout",
     refined: Sequence[str] | str | None = None,
@@ -55,12 +56,15 @@ def run(
     Args:
         model: An organism by name.
         seed: Of everything random; all ladders share it.
-        quick: A smaller version: 1/64 of the data (n and with it n / ln n are of that part, hotter than the natural gap
-            may be: then it says that the two cannot be compared), three chains, short rungs.
+        quick: A smaller version: 1/64 of the data, three chains, short rungs, none of them colder than n / ln n: where
+            that is hotter than the natural gap, it says so and that the two cannot be compared.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
         out: A new directory for tables, draws, figures and report; None writes nothing.
         ladder: The directory of an earlier run (of `survival`, say), whose rungs are used; only n / ln n is climbed.
+        rows: Share of the training set that is sampled on, n and with it n / ln n being of that part; None for the
+            study's own, 1/16 (quick: 1/64), or for all of it with `ladder`. The more, the colder is n / ln n, and the
+            longer take chains.
         gap: The natural gap: "exact" (to the entropy of the corpus), "larger" (to the organism's better model), or a
             number of nats per token.
         axis: What is compared with the gap: "heldout", the rise of the loss on held-out text, on which the gap is
@@ -80,20 +84,24 @@ def run(
         standard error).
 
     Raises:
-        ValueError: for an unknown model, gap, axis or family, or a ladder of other data or another neighbourhood.
+        ValueError: for an unknown model, gap, axis or family, a share that is none, or a ladder of other data or
+            another neighbourhood.
         FileNotFoundError: if checkpoints are asked for and there are none.
         FileExistsError: if `out` exists.
     """
     subject, size = open_subject(model), QUICK if quick else FULL
     folders = _checkpoints(subject.organism, checkpoints)
-    size = size.at(refined, widths, getattr(subject.organism, "width", None), longer, ladder is not None)
+    share = 1.0 if rows is None and ladder is not None else rows
+    size = size.at(refined, widths, getattr(subject.organism, "width", None), longer, share)
     goal = open_gap(subject, gap)
     data, places = some(subject.data, size.rows, seed)
     climbed = _ladders(subject, data, size, seed, workers, ladder, progress)
     labels = kinds_of(subject.organism, places)
-    rows = [_read(one, subject, data, labels, size, workers, seed, progress) for one in climbed]
-    table = stack(rows)
-    scales = [watanabe(climbed[0].manifest["n"]), natural(table[table["family"] == "whole"], goal.value, goal.se, axis)]
+    table = stack([_read(one, subject, data, labels, size, workers, seed, progress) for one in climbed])
+    scales = [
+        watanabe(climbed[0].manifest["n"], units(subject.data)),
+        natural(table[table["family"] == "whole"], goal.value, goal.se, axis),
+    ]
     jobs = (
         checkpoint_jobs(folders, subject, data, scales, size, seed)
         if folders
@@ -104,7 +112,7 @@ def run(
     if out is not None:
         asked = {"model": model, "seed": seed, "quick": quick, "longer": longer, "ladder": ladder and str(ladder),
                  "gap": gap, "axis": axis, "refined": list(size.refined), "widths": list(size.widths),
-                 "rows": len(places), "checkpoints": [path.name for path in folders]}  # fmt: skip
+                 "rows": size.rows, "checkpoints": [path.name for path in folders]}  # fmt: skip
         _write(Path(out), climbed, done, table, asked)
     return table
 
@@ -146,13 +154,13 @@ def _checkpoints(organism: Any, asked: bool | str | Path) -> list[Path]:
 def _ladders(
     subject: Subject, data: Any, size: Size, seed: int, workers: int, folder: str | Path | None, progress: bool
 ) -> list[Ladder]:
-    """The ladder from n / ln n to hotter temperatures; or that rung alone, and a stored ladder."""
+    """The ladder around n / ln n; or that rung alone, and a stored ladder."""
     organism: Any = subject.organism
     heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
-    coldest = watanabe(units(data)).nbeta
-    factors = size.factors if folder is None else size.factors[:1]
+    n_over_ln_n = watanabe(units(data)).nbeta
+    factors = size.factors if folder is None else (1.0,)
     own = climb_ladder(
-        subject.model, data, nbetas=[coldest * factor for factor in factors], loss=next_token_loss, heldout=heldout,
+        subject.model, data, nbetas=[factor * n_over_ln_n for factor in factors], loss=next_token_loss, heldout=heldout,
         seed=seed, workers=workers, progress=progress, **size.main,
     )  # fmt: skip
     if folder is None:

@@ -51,6 +51,7 @@ def scales(found: Reading) -> str:
             f" (n = {row['n']:,.0f} tokens; rise {row['rise']:.3g} on the sampling data, {row['heldout_rise']:.3g} on"
             f" held-out text; {row['verdict']})"
         )
+    text += f", {cold.note}" if cold.note else ""
     said = f"the natural gap ({gap['part']}, {gap['llc']:.3g} ± {gap['shared']:.1g} {UNIT}, {AXIS[str(gap['note'])]})"
     if not np.isfinite(hot.nbeta):
         return f"{text}; the temperature of {said} is not known: {hot.note}."

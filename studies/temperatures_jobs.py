@@ -26,7 +26,7 @@ class Size:
     """How much of everything.
 
     Attributes:
-        rows: Share of the training set that is sampled on.
+        rows: Share of the training set that is sampled on; n / ln n is of that part.
         factors: Temperatures of the main ladder, as factors of n / ln n, from cold to hot.
         main: Settings of the main ladder.
         side: Settings of every other ladder.
@@ -55,12 +55,12 @@ class Size:
         widths: Sequence[float] | float | None,
         width: float | None,
         longer: float,
-        whole: bool,
+        rows: float | None,
     ) -> "Size":
-        """The same with what was asked for; `width` is the neighbourhood's own, `whole`: with all the data.
+        """The same with what was asked for; `width` is the neighbourhood's own, `rows` a share of the training set.
 
         Raises:
-            ValueError: for an unknown family.
+            ValueError: for an unknown family, or a share of the training set that is none.
         """
         chosen = self.refined if refined is None else refined
         given = (chosen,) if isinstance(chosen, str) else tuple(chosen)
@@ -68,18 +68,22 @@ class Size:
         wrong = [name for name in given if name not in FAMILIES]
         if wrong:
             raise ValueError(f"unknown family {wrong[0]!r} in refined; expected {', '.join(FAMILIES)}")
+        if rows is not None and not 0 < rows <= 1:
+            raise ValueError(f"rows={rows:g} of the training set; expected a share above 0, at most 1")
         common = {"width": width or WIDTH, "longer": longer}
         return replace(
             self, refined=given, widths=factors, main={**self.main, **common}, side={**self.side, **common},
-            rows=1.0 if whole else self.rows,
+            rows=self.rows if rows is None else float(rows),
         )  # fmt: skip
 
 
+# n / ln n of all the data of `mixture` is so cold that chains take ten thousands of steps there, the natural gap
+# thousands: the coldest rung is the first beyond the gap.
 FULL = Size(
-    rows=1.0,
-    factors=(1.0, 0.25, 0.03125),
-    main={"chains": 4, "draws": 8, "evaluation": 512, "budget": 8000},
-    side={"chains": 4, "draws": 2, "evaluation": 64, "budget": 1600},
+    rows=1 / 16,
+    factors=(3.5, 1.0, 0.125),
+    main={"chains": 4, "draws": 8, "evaluation": 512, "budget": 4000},
+    side={"chains": 4, "draws": 2, "evaluation": 64, "budget": 800},
     draws=8,
     asked=512,
     heldout=256,

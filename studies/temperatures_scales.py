@@ -28,14 +28,16 @@ class Temperature(NamedTuple):
     note: str = ""
 
 
-def watanabe(n: float) -> Temperature:
-    """nβ = n / ln n, n in units of the loss.
+def watanabe(n: float, total: float | None = None) -> Temperature:
+    """nβ = n / ln n, n in units of the loss; the note tells that of all the data, if there are more.
 
     >>> watanabe(100.0).nbeta
     21.71...
     """
     nbeta = scales.watanabe(n)
-    return Temperature(WATANABE, nbeta, nbeta, nbeta)
+    more = total is not None and total > n
+    note = f"that of all the data, n = {total:,.0f}, is {scales.watanabe(total):,.0f}" if more and total else ""
+    return Temperature(WATANABE, nbeta, nbeta, nbeta, note)
 
 
 def natural(rows: pd.DataFrame, gap: float, gap_se: float = 0.0, axis: str = "heldout") -> Temperature:

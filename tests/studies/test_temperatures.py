@@ -246,16 +246,19 @@ def test_subsets_are_nested_and_count_as_the_loss_does():
 
 
 def test_side_jobs_ask_parts_and_widths_at_both_temperatures_and_subsets_at_their_own():
-    size_ = FULL.at(["layers"], [0.5, 2], None, 1.0, False)
+    size_ = FULL.at(["layers"], [0.5, 2], None, 1.0, None)
     data = torch.zeros(64, 8, dtype=torch.long)
     jobs = side_jobs(toys.bridge(), data, TWO, size_, seed=0)
     by = {name: [job for job in jobs if job.question == name] for name in ("refined", "rows", "widths")}
     assert all(job.nbetas == (COLD, HOT) for job in by["refined"] + by["widths"])
     assert [job.nbetas[0] for job in by["rows"]] == [pytest.approx(watanabe(n).nbeta) for n in (112, 28)]
     assert {job.settings["width"] for job in by["widths"]} == {0.16, 0.64}
-    assert FULL.at("heads", 2, 0.1, 1.0, True).widths == (2.0,)
+    assert FULL.at("heads", 2, 0.1, 1.0, 1).widths == (2.0,)
     with pytest.raises(ValueError, match="unknown family 'neurons'"):
-        FULL.at("neurons", None, None, 1.0, False)
+        FULL.at("neurons", None, None, 1.0, None)
+    with pytest.raises(ValueError, match="rows=2 of the training set; expected a share"):
+        FULL.at(None, None, None, 1.0, 2)
+    assert "n = 20,000, is 2,020" in watanabe(100.0, 20_000.0).note and not watanabe(100.0, 100.0).note
 
 
 def table_of(hot=HOT, note=""):
