@@ -25,7 +25,7 @@ from degrade.samplers import SAMPLERS
 from degrade.schedule import joined, onward, scheduled
 from degrade.step_size import HEATING, Bound
 from degrade.temperature import Ascent, Rung, aim, visit
-from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most_added
+from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most_added, vague
 
 BURN_IN = (50, 150)
 KEPT = (200, 600)
@@ -151,7 +151,7 @@ def remedy(reading: Reading, target: float) -> str:
         _exceeds(Estimate(-x.mean, x.se), VIRIAL - 1, VIRIAL) for x in (reading.virial, reading.weighted_virial)
     ):
         return "time"
-    return "more" if not (reading.rhat <= RHAT and reading.ess >= ESS) else ""
+    return "more" if vague(reading) or not (reading.rhat <= RHAT and reading.ess >= ESS) else ""
 
 
 def _exceeds(value: Estimate, bound: float, most: float) -> bool:

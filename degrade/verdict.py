@@ -22,6 +22,7 @@ STRAYED, ERRORS = 0.05, 4
 SLOW = 1e-3
 NOISE = 0.1
 BLIND = 0.2
+VAGUE = 0.05
 
 OK, HEATED = "ok", "ok (heated only)"
 
@@ -84,12 +85,20 @@ def _mixing(reading: Reading) -> list[tuple[bool, str]]:
         found.append((not reading.rhat <= RHAT_BAD, f"R-hat {reading.rhat:.3f} above {RHAT}: chains disagree"))
     if not reading.ess >= ESS:
         found.append((False, f"effective sample size {reading.ess:.0f} below {ESS}: {_longer(reading.ess)}"))
+    if vague(reading):
+        share = reading.rise.se / abs(reading.rise.mean)
+        found.append((False, f"the rise is known to {share:.0%} only: lengthen the rung, or take more chains"))
     if abs(reading.trend) > DRIFT * abs(reading.rise.mean) and reading.trend_p < DRIFT_P:
         found.append((False, f"the rise still drifts ({reading.trend:+.3g} nats between halves)"))
     if found and reading.bound == "given" and reading.pace < SLOW:
         text = f"the given step is {reading.pace:.1g} of what the curvature that the metric knows allows"
         found.append((False, f"{text}, too small for chains to get about in so few steps"))
     return found
+
+
+def vague(reading: Reading) -> bool:
+    """Whether the standard error of the rise alone leaves room for an error that counts."""
+    return bool(reading.rise.se > VAGUE * abs(reading.rise.mean))
 
 
 def _longer(size: float) -> str:

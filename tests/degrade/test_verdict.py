@@ -57,6 +57,7 @@ def test_a_clean_rung_is_ok_as_far_as_heating_can_tell():
         ({"heating": Estimate(0.12, 0.01)}, HEATED, "all checks"),
         ({"heating": Estimate(0.5, 0.1)}, "failed", "due to the step"),
         ({"heating": Estimate(math.nan, math.nan)}, HEATED, "all checks"),
+        ({"rise": Estimate(0.2, 0.012)}, "suspect", "known to 6% only"),
         ({"rhat": 1.08}, "suspect", "R-hat 1.080"),
         ({"rhat": 2.0}, "failed", "chains disagree"),
         ({"rhat": math.nan}, "failed", "R-hat nan"),
