@@ -30,9 +30,10 @@ class Size:
     width: float = 0.32
     budget: int | None = None
 
-    def at(self, rises: Sequence[float] | None) -> "Size":
-        """The same with other rises; None leaves them."""
-        return self if rises is None else replace(self, rises=tuple(rises))
+    def at(self, rises: Sequence[float] | None, budget: int | None = None) -> "Size":
+        """The same with other rises, or another budget; None leaves them."""
+        given = {} if rises is None else {"rises": tuple(rises)}
+        return replace(self, **given, **({} if budget is None else {"budget": budget}))  # type: ignore[arg-type]
 
     def suited(self, organism: Any) -> "Size":
         """The same with what an organism says of itself, see `Organism.size`; a text says nothing."""

@@ -43,6 +43,7 @@ def run(
     quick: bool = False,
     controls: bool = False,
     longer: float = 1.0,
+    budget: int | None = None,
     workers: int = 2,
     out: str | Path | None = None,
     progress: bool = True,
@@ -59,6 +60,7 @@ def run(
         quick: A smaller version; its rungs are too short to be called ok.
         controls: Also climb a ladder whose potential leaves the canaries out, if the organism has any.
         longer: Factor on the steps of each rung.
+        budget: Steps of a chain at a rung, lengthening included: rungs that are clean sooner end sooner.
         workers: Processes, one thread each.
         out: A new directory for tables, draws, figures and report; None writes nothing.
         progress: Show progress bars.
@@ -73,7 +75,7 @@ def run(
     """
     clock = stages.begun()
     subject = open_subject(model, data, context)
-    size = (QUICK if quick else FULL).suited(subject.organism).at(rises)
+    size = (QUICK if quick else FULL).suited(subject.organism).at(rises, budget)
     clock.ended("opening the model", keep=False)
     asked = build_probes(subject, probes, PROBES)
     clock.ended("building the probes", keep=False)
@@ -93,7 +95,7 @@ def run(
         ladder.manifest.update(probes=described(asked))
         shown = None if data is None else subject.organism.summary  # type: ignore[union-attr]
         given = {"model": model, "data": shown, "probes": probes, "seed": seed, "quick": quick, "controls": controls,
-                 "longer": longer, "workers": workers}  # fmt: skip
+                 "longer": longer, "budget": budget, "workers": workers}  # fmt: skip
         _write(Path(out), ladder, table, given, clock)
     return table
 
@@ -107,6 +109,7 @@ def plan(
     seed: int = 0,
     quick: bool = False,
     longer: float = 1.0,
+    budget: int | None = None,
     **_: Any,
 ) -> list[Planned]:
     """The ladder that `run` climbs with the same arguments (controls would climb another); builds the probes.
@@ -116,7 +119,7 @@ def plan(
     """
     subject = open_subject(model, data, context)
     build_probes(subject, probes, PROBES)
-    size = (QUICK if quick else FULL).suited(subject.organism).at(rises)
+    size = (QUICK if quick else FULL).suited(subject.organism).at(rises, budget)
     return [planned(subject, subject.data, size, seed, longer)]
 
 

@@ -20,7 +20,7 @@ from tests.benchmarks.networks import Network, drawn, squares, truth
 
 HOODS = {"gamma 100": {"gamma": 100.0}, "width 0.5": {"width": 0.5}, "gamma 1": {"gamma": 1.0}}
 LONGER = {"gamma 100": (0.5, 1, 2, 4), "width 0.5": (0.5, 1, 2, 4), "gamma 1": (1, 4, 16)}
-BUDGETS = {"gamma 100": (250, 1000, 4000), "width 0.5": (), "gamma 1": (1000, 4000, 16_000)}
+BUDGETS = {"gamma 100": (250, 1000, 4000, 10_000), "width 0.5": (), "gamma 1": (1000, 4000, 16_000)}
 CHAINS, SILENT = 4, 0.05
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SAMPLERS = {"devinterp sgld": "identity", "devinterp rmsprop": "rmsprop"}
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RATES = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 Energy = Callable[[Sequence[Tensor]], Tensor]
 
