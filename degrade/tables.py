@@ -168,7 +168,8 @@ def _observed(leg: Leg) -> list[dict[str, Any]]:
 
 def _traces(legs: list[list[Leg]]) -> pd.DataFrame:
     """Means over each step's own minibatch, at the weights before the step."""
-    frames = []
+    columns = ["rung", "chain", "step", "kept", *TRACE]
+    frames = [pd.DataFrame(columns=columns, dtype=float).astype({"rung": int, "chain": int, "step": int, "kept": bool})]
     for leg in (leg for row in legs for leg in _finished(row)):
         frame = pd.DataFrame(leg.trace, columns=list(TRACE))
         frame.insert(0, "rung", leg.plan.rung)
@@ -176,8 +177,7 @@ def _traces(legs: list[list[Leg]]) -> pd.DataFrame:
         frame.insert(2, "step", np.arange(len(frame)))
         frame.insert(3, "kept", frame["step"] >= leg.plan.burn_in)
         frames.append(frame)
-    columns = ["rung", "chain", "step", "kept", *TRACE]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
 def _losses(scene: Scene, legs: list[list[Leg]]) -> pd.DataFrame:

@@ -111,9 +111,11 @@ class Ascent:
     def _drop(self, faults: dict[int, str], nbeta: float) -> None:
         self.faults |= faults
         if len(faults) == len(self.states):
+            given = self.settings.step_size
+            cure = "give a smaller width" if given is None else f"leave the step to be found (step_size={given:g})"
             raise RuntimeError(
                 f"at nbeta={nbeta:.3g} every chain {next(iter(faults.values()))}; expected a model near a minimum of"
-                " this loss: check that it is trained, or give a smaller width"
+                f" this loss: check that it is trained, or {cure}"
             )
 
     def _earlier(self, chain: int) -> list[Found]:

@@ -161,3 +161,13 @@ def test_independent_batches_hardly_ever_seem_to_come_again():
         slow = np.cumsum(rng.normal(size=(4, 400)) * 0.1, axis=1)
         alarms += repeats(slow + rng.standard_t(3, size=(4, 400))) > 0
     assert alarms <= 3
+
+
+def test_a_rung_that_no_chain_finished_is_failed_and_has_no_number(monkeypatch):
+    advance = climb.advance
+    monkeypatch.setattr(
+        climb, "advance", lambda scene, plan, key, weights: advance(scene, plan, key, [w * math.nan for w in weights])
+    )
+    result = simple()[0]
+    assert result.verdict == "failed" and "no chain finished" in result.reason
+    assert np.isnan([result.llc, result.se]).all() and not len(result.per_chain)
