@@ -1,5 +1,7 @@
 """What the patching study found, in sentences with numbers and intervals, and what it could not decide."""
 
+import re
+
 import pandas as pd
 
 from studies.findings import scale, usable
@@ -54,8 +56,15 @@ def scales(crossings: pd.DataFrame) -> list[str]:
     out = out if found else ["No reconstruction has a c*."]
     absent = crossings[crossings["chains"] == 0]
     for kind, rows in absent.groupby(absent["reason"].str.split("(").str[0].str.strip(), sort=False):
-        out.append(f"No c* of {_list(list(rows['label']))}: {kind}.")
+        named = [f"{row['label']}{_numbers(row['reason'])}" for row in rows.to_dict("records")]
+        out.append(f"No c* of {_list(named)}: {kind}.")
     return out
+
+
+def _numbers(reason: str) -> str:
+    """What a reason has in brackets, with them."""
+    found = re.search(r" \(.*\)", reason)
+    return found[0] if found else ""
 
 
 def _open(curves: pd.DataFrame) -> str:
@@ -63,7 +72,8 @@ def _open(curves: pd.DataFrame) -> str:
     undecided, unasked = int(words.get("undecided", 0)), int(words.get("not asked", 0))
     text = f"Of {len(curves)} comparisons {undecided} are undecided"
     text += f" and {unasked} were not asked, the model keeping less than half of what it knew" if unasked else ""
-    return text + "; each is tested at 5 %, without adjustment for their number."
+    text += "; each is tested at 5 %, without adjustment for their number."
+    return text + (" † a rung whose verdict is suspect." if (curves["verdict"] == "suspect").any() else "")
 
 
 def _where(rows: pd.DataFrame, word: str) -> str:

@@ -167,7 +167,7 @@ def _absence(told: dict[str, float]) -> str:
             f"the patched run knows no more than a guess at w* ({told['patched']:.3g} against {told['guess']:.3g} nats)"
         )
     if abs(told["gap"]) <= SIGNAL * told["gap_se"]:
-        return f"at w* patched and own loss cannot be told apart ({size})"
+        return f"at w* patched and own loss differ by less than {SIGNAL:g} standard errors ({size})"
     return f"the patched run pays less than the model at w* ({size})" if told["gap"] < 0 else ""
 
 

@@ -1,6 +1,6 @@
 """Patched runs and circuits beside the model's own loss, and the gap between them, across loss scales."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -33,8 +33,12 @@ def patched_losses(
     figure, panels, start = _panels(curves, rungs, marks, partial(_patched, crossings))
     for family, panel in panels.items():
         _own(panel, curves[curves["family"] == family], start)
+        labels = list(dict.fromkeys(curves.loc[curves["family"] == family, "label"]))
+        _legend(
+            panel, family, labels, Line2D([], [], color="black", marker="o", markersize=3.8, label="the model itself")
+        )
         panel.set_yscale("log")
-        panel.set_ylabel("loss of the answers (nats)")
+        panel.set_ylabel("loss (nats per answer, log axis)")
     text = (
         "Black: the unpatched model on the same examples (dashed: a uniform guess); coloured: patched runs or circuits."
         " Bars: 95 % intervals over chains and examples. Dotted: patched loss at w*, and below it c*, where the black"
@@ -64,7 +68,7 @@ def gap_shares(curves: pd.DataFrame, rungs: pd.DataFrame, marks: pd.Series | Non
         ticks = [tick for tick in TICKS if min(low, -0.1) * 1.2 <= tick <= max(high, 0.12) * 1.3]
         panel.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
         panel.minorticks_off()
-        panel.set_ylabel("gap, share of what the model knows")
+        panel.set_ylabel("gap (% of what the model knows)")
     text = (
         "Gap: (patched − own loss)/(loss of a guess − own loss), linear within ±10 %. Bars: 90 % intervals over chains"
         " and examples; shaded: ±5 %. Filled: equivalent to 0 within 5 %; hollow: not, or undecided; pale crosses: not"
@@ -91,7 +95,7 @@ def _panels(
     for place, (family, panel) in enumerate(zip(families, grid, strict=False)):
         mine = curves[curves["family"] == family]
         labels = list(dict.fromkeys(mine["label"]))
-        for label, look in zip(labels, style.lines(labels), strict=True):
+        for label, look in zip(labels, _looks(labels), strict=True):
             draw(panel, mine[mine["label"] == label].sort_values("rise"), look, start)
         style.log_axis(panel, low, high, start)
         pad = style.draw_marks([panel], near, names=place < across)
@@ -99,6 +103,11 @@ def _panels(
         panel.set_title(family, pad=pad if place < across else 6.0, fontsize=8.5)
         _legend(panel, family, labels)
     return figure, dict(zip(families, grid, strict=False)), start
+
+
+def _looks(labels: list[str]) -> Iterator[style.Line]:
+    """Few labels in colours that differ from black, more from dark to light."""
+    return style.lines(labels if len(labels) > 4 else [chr(97 + place) for place in range(len(labels))])
 
 
 def _places(rows: pd.DataFrame, start: float) -> np.ndarray:
@@ -164,13 +173,13 @@ def _points(panel: Axes, x: np.ndarray, y: np.ndarray, look: style.Line, hollow:
             panel.plot(x[some], y[some], look.marker, color=look.colour, markerfacecolor=fill, markersize=3.8, zorder=4)
 
 
-def _legend(panel: Axes, family: str, labels: list[str]) -> None:
+def _legend(panel: Axes, family: str, labels: list[str], *first: Line2D) -> None:
     handles = [
         Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dashes, markersize=3.8,
                label=label.removeprefix(f"{family} "))
-        for label, look in zip(labels, style.lines(labels), strict=True)
+        for label, look in zip(labels, _looks(labels), strict=True)
     ]  # fmt: skip
-    panel.legend(handles=handles, frameon=False, handlelength=2.6, fontsize=6.5, loc="best")
+    panel.legend(handles=[*first, *handles], frameon=False, handlelength=2.6, fontsize=6.5, loc="best")
 
 
 def _finish(figure: Figure, text: str, marks: pd.Series | None, rungs: pd.DataFrame) -> None:
@@ -179,4 +188,4 @@ def _finish(figure: Figure, text: str, marks: pd.Series | None, rungs: pd.DataFr
     if len(far):
         text += " Off the axis: " + ", ".join(f"{name} at {value:.3g}" for name, value in far.items()) + "."
     width = figure.get_size_inches()[0]
-    figure.supxlabel("loss rise ΔL (nats per scored token, log axis)\n" + style.note(text, width), fontsize=7.5)
+    figure.supxlabel("loss rise ΔL (nats per scored token, log axis)\n" + style.note(text, width - 0.5), fontsize=7.5)
