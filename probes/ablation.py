@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from probes.corpus import check_tokens
 from probes.hooks import Edit, device_of, hooked, logits, record, require_bridge
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.sites import names_of
@@ -35,9 +36,10 @@ TIE = 0.9  # components with this share of the highest cost count as equals
 class Ablation:
     """Loss on the scored positions with one component ablated at all positions, less that of the intact model.
 
-    Components are attention heads (their z), whole attention layers and MLPs. Kinds: "zero"; "mean" over examples and
-    positions of the reference; "mean by position" over its examples; "resample": another example of the reference,
-    drawn with the seed. Attention biases stay. Rows, all in nats per scored position and per `example`:
+    Components are attention heads (their z), whole attention layers and MLPs; one that the architecture lacks has no
+    rows. Kinds: "zero"; "mean" over examples and positions of the reference; "mean by position" over its examples;
+    "resample": another example of the reference, drawn with the seed. Attention biases stay. Rows, all in nats per
+    scored position and per `example`:
 
     - `loss`: of the intact model.
     - `loss rise`: loss ablated - loss intact; keys `kind`, `site` ("head", "attn_out", "mlp_out"), `layer`, `head`.
@@ -79,17 +81,15 @@ class Ablation:
 
     def __post_init__(self) -> None:
         """Refuse labels, references and settings that do not fit."""
-        if self.tokens.ndim != 2 or self.labels.shape != self.tokens.shape:
-            shapes = f"{tuple(self.tokens.shape)} and {tuple(self.labels.shape)}"
-            raise ValueError(f"tokens and labels must have one shape (examples, tokens), got {shapes}")
+        check_tokens("tokens", self.tokens, least=1)
+        if self.labels.shape != self.tokens.shape:
+            raise ValueError(f"labels must have shape {tuple(self.tokens.shape)}, got {tuple(self.labels.shape)}")
         if not (self.labels != UNSCORED).any(1).all():
             raise ValueError("every example needs a scored position: a label other than -100")
         other = self.tokens if self.reference is None else self.reference
         if other.ndim != 2 or other.shape[1] != self.tokens.shape[1] or len(other) < 2:
-            raise ValueError(
-                f"the reference must be at least two sequences of {self.tokens.shape[1]} tokens, as long as the "
-                f"examples, got shape {tuple(other.shape)}"
-            )
+            expected = f"at least two sequences of {self.tokens.shape[1]} tokens, as long as the examples"
+            raise ValueError(f"the reference must be {expected}; got shape {tuple(other.shape)}")
         for what, given, known in (("kinds", self.kinds, KINDS), ("sites", self.sites, tuple(SITES))):
             unknown = [name for name in given if name not in known]
             if unknown or not given:
@@ -111,10 +111,12 @@ class Ablation:
             scored: Which of the T - 1 predicted tokens count, shape (n, T - 1); None: all.
             **settings: Further fields.
         """
+        check_tokens("tokens", tokens)
+        counted = torch.ones_like(tokens[:, 1:], dtype=torch.bool) if scored is None else scored
+        if counted.shape != tokens[:, 1:].shape:
+            raise ValueError(f"scored must have shape {tuple(tokens[:, 1:].shape)}, got {tuple(counted.shape)}")
         labels = torch.full_like(tokens, UNSCORED)
-        labels[:, :-1] = tokens[:, 1:]
-        if scored is not None:
-            labels[:, :-1][~scored] = UNSCORED
+        labels[:, :-1] = tokens[:, 1:].where(counted, UNSCORED)
         return cls(tokens, labels, **settings)
 
     @classmethod
@@ -146,11 +148,8 @@ class Ablation:
         Raises:
             ValueError: If the subject's corpus lacks what is asked for, or a setting is unknown or out of range.
         """
-        settings: dict[str, Any] = {
-            "kinds": names_of(kinds),
-            "sites": names_of(sites),
-            "draws": positive(cls.name, "draws", draws),
-        }
+        settings: dict[str, Any] = {"kinds": names_of(kinds), "sites": names_of(sites)}
+        settings["draws"] = positive(cls.name, "draws", draws)
         positive(cls.name, "n", n)
         if group is not None:
             probe = cls(*_questions(subject, group, n, seed), seed=seed, **settings)
@@ -178,6 +177,8 @@ class Ablation:
         """Run every ablation; see the class for the rows."""
         require_bridge(model, self.name)
         targets = list(self._targets(model))
+        if not targets:
+            raise ValueError(f"there is nothing to ablate: this model has none of the sites {', '.join(self.sites)}")
         hooks = sorted({hook for target in targets for hook in target.heads})
         n, intact = len(self.tokens), self._losses(model, torch.arange(len(self.tokens)))
         tables = [pd.DataFrame({"measure": "loss", "value": intact.numpy(), "example": np.arange(n)})]
@@ -199,9 +200,11 @@ class Ablation:
             elif hook in model.hook_dict:
                 yield Target(keys, {hook: [0]})
         for group in self.groups:
-            unknown = [(layer, head) for layer, head in group if layer not in layers or head >= model.cfg.n_heads]
-            if unknown:
-                raise ValueError(f"heads {unknown} are not in a model of {len(layers)} layers of {model.cfg.n_heads}")
+            heads = range(model.cfg.n_heads)
+            unknown = [(layer, head) for layer, head in group if layer not in layers or head not in heads]
+            if unknown or not group:
+                shape = f"{len(layers)} layers of {len(heads)} heads"
+                raise ValueError(f"a group needs heads of a model of {shape}; got {unknown or 'none'}")
             hooks = {f"blocks.{at}.attn.hook_z": [head for layer, head in group if layer == at] for at, _ in group}
             yield Target({"measure": "group rise", "group": " ".join(f"L{i}H{h}" for i, h in group)}, hooks)
 
@@ -221,9 +224,7 @@ class Ablation:
         if self.reference is not None:
             return torch.from_numpy(rng.integers(m, size=len(self.tokens)))
         order = rng.permutation(m)
-        others = np.empty(m, dtype=np.int64)
-        others[order] = np.roll(order, 1)
-        return torch.from_numpy(others)
+        return torch.from_numpy(np.roll(order, 1)[np.argsort(order)])
 
     def _ablated(self, model: Any, targets: Sequence[Target], instead: Mapping[str, Tensor]) -> Tensor:
         """Loss of every example under every target, shape (targets, n)."""
@@ -278,8 +279,9 @@ def _questions(subject: Subject, group: str, n: int, seed: int) -> tuple[Tensor,
     queries = subject.corpus("ablation", "queries").queries(n, seed)
     mine = torch.from_numpy(np.flatnonzero(np.asarray(queries.group) == group))
     if not len(mine):
-        known = ", ".join(sorted(set(queries.group)))
-        raise ValueError(f"ablation: no questions of group {group!r}; choose from {known}")
+        raise ValueError(
+            f"ablation: no questions of group {group!r}; choose from {', '.join(sorted(set(queries.group)))}"
+        )
     tokens, labels = queries.tokens[mine], torch.full_like(queries.tokens[mine], UNSCORED)
     labels[torch.arange(len(mine)), queries.position[mine]] = queries.answer[mine]
     return tokens, labels

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from probes.corpus import check_tokens
 from probes.hooks import logits
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.tables import stack
@@ -85,8 +86,7 @@ class Code:
 
     def __post_init__(self) -> None:
         """Refuse text without a question, and tokens without a text or a frequency."""
-        if self.tokens.ndim != 2 or not len(self.tokens) or self.tokens.shape[1] < 2:
-            raise ValueError(f"tokens must have shape (r, T), T at least 2; got {tuple(self.tokens.shape)}")
+        check_tokens("tokens", self.tokens)
         if len(self.frequencies) != len(self.pieces) or int(self.tokens.max()) >= len(self.pieces):
             raise ValueError(
                 f"{len(self.pieces)} pieces, {len(self.frequencies)} frequencies and token ids up to"

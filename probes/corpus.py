@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -173,6 +173,55 @@ class Corpus(Protocol):
         """All sums of a modular addition."""
 
 
+def check_tokens(name: str, tokens: Tensor, least: int = 2) -> None:
+    """Refuse what is no batch of token ids.
+
+    Args:
+        name: What to call it.
+        tokens: Token ids, shape (n, T), int64.
+        least: Smallest T; one less is what can be predicted.
+
+    Raises:
+        ValueError: Naming the shape or dtype that was given, and what is expected.
+
+    >>> check_tokens("tokens", torch.zeros(3, 1, dtype=torch.int64))
+    Traceback (most recent call last):
+    ValueError: tokens must have shape (n, T), n at least 1 and T at least 2; got (3, 1)
+    """
+    if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] < least:
+        expected = f"{name} must have shape (n, T), n at least 1 and T at least {least}"
+        raise ValueError(f"{expected}; got {tuple(tokens.shape)}")
+    if tokens.dtype != torch.int64:
+        raise ValueError(f"{name} must be token ids of dtype torch.int64, got {tokens.dtype}: convert them by .long()")
+
+
+def check_entries(count: int, of: str, **entries: Any) -> None:
+    """Refuse entries that are not one for each of `count` things.
+
+    Raises:
+        ValueError: Naming the first that does not fit, and its shape.
+
+    >>> check_entries(3, "question", answer=torch.tensor([1]))
+    Traceback (most recent call last):
+    ValueError: answer must have shape (3,), one entry for each question; got (1,)
+    """
+    for name, value in entries.items():
+        if np.shape(value) != (count,):
+            found = tuple(np.shape(value))
+            raise ValueError(f"{name} must have shape ({count},), one entry for each {of}; got {found}")
+
+
+def check_places(name: str, places: Tensor, tokens: Tensor) -> None:
+    """Refuse positions that are not one for each sequence, or that lie outside of it.
+
+    Raises:
+        ValueError: Naming them and the range.
+    """
+    check_entries(len(tokens), "sequence", **{name: places})
+    if places.min() < 0 or places.max() >= tokens.shape[1]:
+        raise ValueError(f"{name} must lie in 0..{tokens.shape[1] - 1}, got {places.tolist()}")
+
+
 def check_pairs(clean: Tensor, corrupted: Tensor, position: Tensor, answer: Tensor, wrong: Tensor) -> None:
     """Refuse pairs that cannot be patched into each other.
 
@@ -185,11 +234,10 @@ def check_pairs(clean: Tensor, corrupted: Tensor, position: Tensor, answer: Tens
             f"{tuple(corrupted.shape)}: a patch needs matching positions, so make each pair equally long, e.g. by "
             "swapping words for words with as many tokens"
         )
-    for name, value in {"position": position, "answer": answer, "wrong": wrong}.items():
-        if value.shape != (len(clean),):
-            raise ValueError(f"{name} needs one entry for each of {len(clean)} pairs, got shape {tuple(value.shape)}")
-    if len(clean) == 0 or position.min() < 0 or position.max() >= clean.shape[1]:
-        raise ValueError(f"position must lie in 0..{clean.shape[1] - 1} for at least one pair, got {position.tolist()}")
+    for name, tokens in (("clean", clean), ("corrupted", corrupted)):
+        check_tokens(name, tokens, least=1)
+    check_entries(len(clean), "pair", answer=answer, wrong=wrong)
+    check_places("position", position, clean)
     same = torch.nonzero((clean == corrupted).all(1) | (answer == wrong)).flatten().tolist()
     if same:
         raise ValueError(f"pairs {same} have identical prompts or identical answers, so no patch can tell: drop them")

@@ -125,7 +125,7 @@ class Heads:
         Raises:
             ValueError: If those heads are unknown.
         """
-        if self.best is None:
+        if self.best is None or not all(self.best.get(look) for look in ("previous token", "prefix matching")):
             raise ValueError("the default claim needs the heads found at w*: use Heads.build(subject) or give best=")
         asked = {look: self.best[look] for look in ("previous token", "prefix matching")}
         parts = [f"{' or '.join(map(head_name, heads))} is highest in {look}" for look, heads in asked.items()]

@@ -40,6 +40,27 @@ def require_bridge(model: Any, probe: str) -> None:
         )
 
 
+def require_known(model: Any, tokens: Tensor) -> None:
+    """Refuse token ids that the model has no embedding of, and more positions than it has embeddings of.
+
+    Raises:
+        ValueError: Naming what was given and what the model has.
+    """
+    config: Any = getattr(model, "cfg", None) or getattr(model, "config", None)
+    size = getattr(config, "d_vocab", None) or getattr(config, "vocab_size", None)
+    if size is not None and len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
+        raise ValueError(
+            f"token ids must lie in 0..{size - 1}, the vocabulary of this model; got {int(tokens.min())} to "
+            f"{int(tokens.max())}: were they made with its own tokenizer?"
+        )
+    learnt = getattr(config, "positional_embedding_type", None) == "standard"
+    if learnt and tokens.shape[1] > config.n_ctx:
+        raise ValueError(
+            f"this model has {config.n_ctx} positions, got sequences of {tokens.shape[1]} tokens: cut them or make "
+            "them shorter"
+        )
+
+
 def device_of(model: Any) -> torch.device:
     """Device of the model's first parameter; cpu for a model without parameters."""
     first = next(iter(model.parameters()), None)
@@ -57,12 +78,13 @@ def logits(model: Any, tokens: Tensor) -> Tensor:
         Logits, shape (n, T, V), at least float32.
 
     Raises:
-        ValueError: If the model is in train mode.
+        ValueError: If the model is in train mode, or has no such tokens or positions.
 
     >>> logits(torch.nn.Embedding(5, 7).eval(), torch.tensor([[0, 1, 2]])).shape
     torch.Size([1, 3, 7])
     """
     require_eval(model)
+    require_known(model, tokens)
     output = model(tokens.to(device_of(model)))
     found = output if isinstance(output, Tensor) else output.logits
     return found.to(torch.promote_types(found.dtype, torch.float32))

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from probes.corpus import check_tokens
 from probes.hooks import attention, require_bridge
 from probes.predictions import BATCH, predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
@@ -71,6 +72,7 @@ class Induction:
                 "tokens must have shape (n, T) and period shape (n,), n at least 1; got "
                 f"{tuple(self.tokens.shape)} and {tuple(self.period.shape)}"
             )
+        check_tokens("tokens", self.tokens)
         length = self.tokens.shape[1]
         longest = length - self.start - 2
         if (self.period > longest).any() or (self.period < 1).any():
@@ -104,6 +106,7 @@ class Induction:
         if len(words) < 2:
             raise ValueError(f"vocabulary needs at least two token ids to draw from, got {words.tolist()}")
         rng = np.random.default_rng(np.random.SeedSequence(seed))
+        positive(cls.name, "n", n)
         half = torch.from_numpy(words[rng.integers(len(words), size=(n, positive(cls.name, "period", period)))])
         return cls(torch.cat([half, half], dim=1), torch.full((n,), period))
 

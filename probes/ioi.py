@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from probes.ablation import ablated
+from probes.corpus import check_entries, check_places, check_tokens
 from probes.heads import Head, head_name, parse_heads
 from probes.hooks import record, require_bridge
 from probes.induction import attended, by_head, strongest
@@ -74,10 +75,18 @@ class IOI:
     draws: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown kinds of ablation, and positions out of order."""
+        """Refuse unknown kinds of ablation, prompts that do not fit together, and positions out of order."""
         if self.ablation not in ABLATIONS:
             raise ValueError(f"unknown ablation {self.ablation!r}; choose from {', '.join(ABLATIONS)}")
         data = self.data
+        for name, tokens in (("tokens", data.tokens), ("corrupted", data.corrupted)):
+            check_tokens(name, tokens)
+        if data.tokens.shape != data.corrupted.shape:
+            shapes = f"{tuple(data.tokens.shape)} and {tuple(data.corrupted.shape)}"
+            raise ValueError(f"a prompt and its corruption must be equally long, got {shapes}: use as many tokens")
+        for name, place in (("io", data.io), ("s1", data.s1), ("s2", data.s2), ("end", data.end)):
+            check_places(name, place, data.tokens)
+        check_entries(len(data.tokens), "prompt", template=data.template)
         if not ((data.s1 < data.s2) & (data.io < data.s2) & (data.s2 < data.end)).all():
             raise ValueError("both names must be mentioned before S is mentioned again, and that before the end")
 
@@ -150,13 +159,16 @@ class IOI:
         if not self.circuit:
             return []
         hooks = list(map(z_hook, range(model.cfg.n_layers)))
-        unknown = [one for one in self.circuit if one[0] >= model.cfg.n_layers or one[1] >= model.cfg.n_heads]
+        every = range(model.cfg.n_heads)
+        unknown = [one for one in self.circuit if one[0] not in range(model.cfg.n_layers) or one[1] not in every]
         if unknown:
-            raise ValueError(f"heads {', '.join(map(head_name, unknown))} of the circuit are not in this model")
+            raise ValueError(
+                f"heads {', '.join(map(head_name, unknown))} of the circuit are not in a model of "
+                f"{model.cfg.n_layers} layers of {model.cfg.n_heads} heads"
+            )
         _, kept = record(model, self.data.corrupted, hooks)
         instead = {hook: self._instead(z) for hook, z in kept.items()}
         inside = {hook: [head for layer, head in self.circuit if z_hook(layer) == hook] for hook in hooks}
-        every = range(model.cfg.n_heads)
         outside = {hook: [head for head in every if head not in heads] for hook, heads in inside.items()}
         tables = []
         for run, heads in {"circuit alone": outside, "circuit removed": inside}.items():

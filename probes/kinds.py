@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from probes.corpus import check_tokens
 from probes.predictions import predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.tables import stack
@@ -67,6 +68,7 @@ class Kinds:
 
     def __post_init__(self) -> None:
         """Refuse sequences without their law."""
+        check_tokens("tokens", self.tokens)
         n, length = self.tokens.shape
         for name, value, shape in (
             ("kind", self.kind, (n,)),
@@ -93,6 +95,8 @@ class Kinds:
         """
         corpus = subject.corpus(cls.name, "of_kind", "heldout")
         chosen = np.unique(corpus.heldout(2048, seed).kind) if kinds is None else kinds
+        if not len(chosen):
+            raise ValueError(f"{cls.name}: kinds must name at least one kind, or be left out for all; got {kinds!r}")
         samples = [corpus.of_kind(str(kind), positive(cls.name, "n", n), seed) for kind in chosen]
         kind, entropy, surprisal = (
             np.concatenate([getattr(sample, name) for sample in samples]) for name in ("kind", "entropy", "surprisal")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from probes.corpus import check_tokens
 from probes.hooks import record, require_bridge
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.tables import stack
@@ -63,6 +64,10 @@ class LogitLens:
     tokens: Tensor
     decided: int | None = None
     draws: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse text in which nothing is predicted."""
+        check_tokens("tokens", self.tokens)
 
     @classmethod
     @known_settings

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from probes.corpus import check_entries, check_places, check_tokens
 from probes.hooks import record, require_bridge
 from probes.lenses import stream_hooks
 from probes.predictions import BATCH
@@ -92,14 +93,9 @@ class LinearProbe:
 
     def __post_init__(self) -> None:
         """Refuse examples without a label, and sets from which nothing can be learnt."""
-        n = len(self.tokens)
-        for name, shape in (
-            ("position", self.position.shape),
-            ("label", self.label.shape),
-            ("fitted", self.fitted.shape),
-        ):
-            if tuple(shape) != (n,):
-                raise ValueError(f"{name} must have shape ({n},), one entry for each sequence; got {tuple(shape)}")
+        check_tokens("tokens", self.tokens, least=1)
+        check_places("position", self.position, self.tokens)
+        check_entries(len(self.tokens), "sequence", label=self.label, fitted=self.fitted)
         if len(np.unique(self.label[self.fitted])) < 2 or self.fitted.all():
             raise ValueError("a linear probe needs two classes to be fitted to, and examples left over to be asked")
         if not self.ridge > 0:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from probes.corpus import Sample
+from probes.corpus import Sample, check_entries, check_tokens
 from probes.predictions import predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.tables import stack
@@ -100,11 +100,16 @@ class Memorisation:
     trained: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Refuse references of another length, and settings that leave no token."""
+        """Refuse what does not fit together, references of another length, and settings that leave no token."""
+        check_tokens("canaries.tokens", self.canaries.tokens)
+        check_entries(len(self.canaries.tokens), "canary", copies=self.canaries.copies)
+        if self.trained is not None:
+            check_entries(len(self.canaries.tokens), "canary", trained=self.trained)
         length = self.canaries.tokens.shape[1]
         if self.references.ndim != 2 or not len(self.references) or self.references.shape[1] != length:
             found = tuple(self.references.shape)
             raise ValueError(f"references must have shape (m, {length}) like the canaries, m at least 1; got {found}")
+        check_tokens("references", self.references)
         for setting, value in {"start": self.start, "prefix": self.prefix}.items():
             if not 1 <= value < length:
                 raise ValueError(f"{setting} must lie in 1..{length - 1} for canaries of {length} tokens, got {value}")

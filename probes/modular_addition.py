@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from probes.corpus import Sums
+from probes.corpus import Sums, check_entries, check_places, check_tokens
 from probes.fourier import (
     component_norms,
     gini,
@@ -92,6 +92,9 @@ class ModularAddition:
                 f"modular addition needs an odd modulus p >= 3, p possible sums, and p² prompts with a mark for "
                 f"those trained on; got {p} sums, {rows} prompts and {len(self.sums.trained)} marks"
             )
+        check_tokens("sums.tokens", self.sums.tokens)
+        check_places("sums.position", self.sums.position, self.sums.tokens)
+        check_entries(p, "number", **{"sums.summands": self.sums.summands})
         if not 0 < int(np.sum(self.sums.trained)) < rows:
             raise ValueError(f"some, not all of the {rows} pairs must be trained on, got {np.sum(self.sums.trained)}")
         if self.keys is not None and not (self.keys and all(1 <= k <= p // 2 for k in self.keys)):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from probes.corpus import check_tokens
 from probes.counts import Counts
 from probes.hooks import logits
 from probes.probe import Claim, Measure, Subject, known_settings, positive
@@ -58,8 +59,7 @@ class Ngrams:
 
     def __post_init__(self) -> None:
         """Refuse text in which nothing is predicted."""
-        if self.tokens.ndim != 2 or not len(self.tokens) or self.tokens.shape[1] < 2:
-            raise ValueError(f"tokens must have shape (n, T), T at least 2; got {tuple(self.tokens.shape)}")
+        check_tokens("tokens", self.tokens)
 
     @classmethod
     @known_settings

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from probes.corpus import Pairs
+from probes.hooks import require_known
 from probes.metrics import Asked, baselines, evaluate, named
 from probes.predictions import logits_at
 from probes.probe import Subject, positive
@@ -79,6 +80,7 @@ def trial(model: Any, asker: Asker) -> Trial:
     stop = int(asker.position.max()) + 1
     position = asker.position.cpu()
     clean, corrupted = asker.clean[:, :stop], asker.corrupted[:, :stop]
+    require_known(model, torch.stack([asker.answer, asker.wrong], dim=1))
     asked, of_clean, of_corrupted = baselines(
         asker.metrics,
         logits_at(model, clean, position),

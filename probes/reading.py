@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from probes.corpus import check_tokens
 from probes.hooks import record, require_bridge
 from probes.predictions import BATCH
 from probes.probe import Claim, Measure, Subject, known_settings, positive
@@ -56,6 +57,10 @@ class Reading:
     measure: str = "reading"
     reading: Measure = Measure(chance=None, higher=True, binary=False, unit="activation")
     least: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what are no tokens."""
+        check_tokens("tokens", self.tokens, least=1)
 
     @property
     def name(self) -> str:

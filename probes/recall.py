@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from probes.corpus import Queries, Sample
+from probes.corpus import Queries, Sample, check_entries, check_places, check_tokens
 from probes.predictions import logits_at, predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
 from probes.tables import stack
@@ -61,9 +61,18 @@ class Recall:
     guess: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to ask nothing, and prefixes that leave nothing to recite."""
+        """Refuse to ask nothing, what does not fit together, and prefixes that leave nothing to recite."""
         if self.queries is None and self.canaries is None:
             raise ValueError("Recall has nothing to ask: give queries, canaries or both")
+        if self.queries is not None:
+            asked = self.queries
+            check_tokens("queries.tokens", asked.tokens, least=1)
+            check_places("queries.position", asked.position, asked.tokens)
+            rows = {"answer": asked.answer, "group": asked.group, "frequency": asked.frequency, "chance": asked.chance}
+            check_entries(len(asked.tokens), "question", **rows)
+        if self.canaries is not None:
+            check_tokens("canaries.tokens", self.canaries.tokens)
+            check_entries(len(self.canaries.tokens), "canary", copies=self.canaries.copies)
         if self.canaries is not None and not 1 <= self.prefix < self.canaries.tokens.shape[1]:
             longest = self.canaries.tokens.shape[1] - 1
             raise ValueError(f"prefix must lie in 1..{longest} for canaries of {longest + 1} tokens, got {self.prefix}")

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from probes.corpus import check_tokens
 from probes.hooks import Edit, hooked, record, require_bridge
 from probes.predictions import BATCH, predictions
 from probes.probe import Claim, Measure, Subject, known_settings, positive
@@ -79,11 +80,26 @@ def interpreted(model: Any, tokens: Tensor, interpretation: Interpretation) -> I
         if source != interpretation.hook and not seen:
             raise ValueError(f"the source {source!r} is computed after {interpretation.hook!r}: read an earlier hook")
         x = activation if source == interpretation.hook else seen.pop()
-        return interpretation.of(x, tokens.to(x.device)).to(activation.dtype)
+        return _stands_in(interpretation, x, tokens.to(x.device), activation)
 
     edits: dict[str, Edit] = {} if source == interpretation.hook else {source: seen.append}
     with hooked(model, edits | {interpretation.hook: put}):
         yield
+
+
+def _stands_in(one: Interpretation, x: Tensor, tokens: Tensor, activation: Tensor) -> Tensor:
+    """The replacement of an activation, refused if it has another shape."""
+    try:
+        found = one.of(x, tokens)
+    except (RuntimeError, IndexError) as cause:
+        expected = f"an activation of shape {tuple(x.shape)} at {one.source or one.hook!r}"
+        raise ValueError(f"the interpretation of {one.hook!r} cannot be applied to {expected}: {cause}") from cause
+    if found.shape != activation.shape:
+        raise ValueError(
+            f"the interpretation of {one.hook!r} must have the shape of the activation that it replaces, "
+            f"{tuple(activation.shape)}, and has {tuple(found.shape)}"
+        )
+    return found.to(activation.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +145,8 @@ class Replacement:
     draws: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse to replace nothing, or one hook twice."""
+        """Refuse text in which nothing is predicted, and to replace nothing, or one hook twice."""
+        check_tokens("tokens", self.tokens)
         hooks = [interpretation.hook for interpretation in self.interpretations]
         if not hooks or len(set(hooks)) < len(hooks):
             raise ValueError(f"Replacement needs at least one interpretation, and one for each hook; got {hooks}")
@@ -217,7 +234,7 @@ def _explained(model: Any, tokens: Tensor, one: Interpretation) -> float:
     source = one.source or one.hook
     _, kept = record(model, tokens, list({source, one.hook}))
     activation = kept[one.hook].double()
-    error = activation - one.of(kept[source], tokens.to(activation.device)).double()
+    error = activation - _stands_in(one, kept[source], tokens.to(activation.device), kept[one.hook]).double()
     spread = activation - activation.flatten(0, 1).mean(0)
     return 1 - float(error.square().sum() / spread.square().sum().clamp(min=1e-300))
 

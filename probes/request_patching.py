@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from probes.corpus import Requests
-from probes.hooks import device_of, record, replaced, require_bridge
+from probes.corpus import Requests, check_entries, check_places, check_tokens
+from probes.hooks import device_of, record, replaced, require_bridge, require_known
 from probes.orion import TASKS, stories
 from probes.predictions import BATCH, logits_at
 from probes.probe import Claim, Measure, Subject, known_settings, positive
@@ -94,20 +94,21 @@ class RequestPatching:
     best: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse pairs whose three answers cannot be told apart, and layers that are none."""
+        """Refuse pairs that do not fit together or whose answers cannot be told apart, and layers that are none."""
         asked = self.requests
-        answers = torch.stack([asked.target_answer, asked.moved, asked.source_answer])
-        same = (answers[[0, 0, 1]] == answers[[1, 2, 2]]).any(0).nonzero().flatten().tolist()
-        if same or not answers.shape[1]:
+        for name, tokens in (("source", asked.source), ("target", asked.target)):
+            check_tokens(name, tokens, least=1)
+        check_places("source_position", asked.source_position, asked.source)
+        check_places("target_position", asked.target_position, asked.target)
+        answers = {name: getattr(asked, name) for name in ("target_answer", "moved", "source_answer", "chance")}
+        check_entries(len(asked.source), "pair", target_position=asked.target_position, **answers)
+        three = torch.stack([asked.target_answer, asked.moved, asked.source_answer])
+        same = (three[[0, 0, 1]] == three[[1, 2, 2]]).any(0).nonzero().flatten().tolist()
+        if same:
             raise ValueError(
-                f"pairs {same} of {answers.shape[1]} have two equal answers among R2(C2), R1(C2) and R1(C1), so that "
-                "no reading can tell what was moved: give pairs with three different answers, at least one"
+                f"pairs {same} of {three.shape[1]} have two equal answers among R2(C2), R1(C2) and R1(C1), so that "
+                "no reading can tell what was moved: give pairs with three different answers"
             )
-        for place, tokens in ((asked.source_position, asked.source), (asked.target_position, asked.target)):
-            if place.shape != (len(tokens),) or place.min() < 0 or place.max() >= tokens.shape[1]:
-                raise ValueError(
-                    f"positions must be {len(tokens)} indices in 0..{tokens.shape[1] - 1}, got {place.tolist()}"
-                )
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError(f"unknown layers {self.layers!r}; expected 'all' or layers as whole numbers")
 
@@ -166,8 +167,8 @@ class RequestPatching:
     def __call__(self, model: Any) -> pd.DataFrame:
         """Run both prompts and every patch; see the class for the rows."""
         require_bridge(model, self.name)
-        hooks = self._hooks(model)
-        asked = self.requests
+        hooks, asked = self._hooks(model), self.requests
+        require_known(model, torch.stack([asked.target_answer, asked.moved, asked.source_answer], dim=1))
         states = self._states(model, list(hooks.values()))
         source = self._read(logits_at(model, asked.source, asked.source_position))
         target = self._read(logits_at(model, asked.target, asked.target_position))
@@ -184,7 +185,8 @@ class RequestPatching:
         """Hook of the stream after each of the layers asked for."""
         last = model.cfg.n_layers
         layers = range(last + 1) if isinstance(self.layers, str) else self.layers
-        outside = [layer for layer in layers if not 0 <= layer <= last]
+        asked = [*layers, *([] if self.best is None else [self.best])]
+        outside = [layer for layer in asked if not 0 <= layer <= last]
         if outside or not layers:
             raise ValueError(f"layers must lie in 0..{last} (blocks passed) for this model, got {outside or layers}")
         return {

@@ -1,6 +1,8 @@
 """Every probe meets one contract; joining is one line in `PROBES`."""
 
 import random
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from degrade import plugins
 from probes import Induction, Kinds, Patching, Recall, sweep
 from probes.ablation import Ablation
 from probes.attribution import Attribution
@@ -87,6 +90,19 @@ FORKED = (
 )  # native attention takes q, k and v from one input
 
 
+INSTALLED = {
+    name: point
+    for name, point in plugins.installed("probes").items()
+    if point.dist is not None and point.dist.name == "natural-degradation"
+}
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_every_probe_that_is_installed_is_held_to_the_contract(name):
+    assert isinstance(PROBES[name](toys.subject(toys.bridge())), INSTALLED[name].load())
+    assert name in CLAIMS
+
+
 @pytest.fixture(scope="module")
 def model():
     return toys.bridge()
@@ -153,19 +169,36 @@ def test_a_model_in_train_mode_is_refused_and_left_so(probe, model):
 
 
 def test_it_names_the_hooks_that_it_reads_and_no_more(probe, model, monkeypatch):
-    """No forward pass carries a hook that nobody asked for, and never all of them."""
-    most, real = [0], type(model).hooks
+    """Counted: every hook that is named fires, as often as the others named with it, and no point carries another.
 
+    Nobody names half of them, and nobody asks transformer-lens to keep everything.
+    """
+    points, real = set(model.hook_dict.values()), type(model).hooks
+    carried, asked = [], []
+
+    def watched(fired, name, edit):
+        def fire(activation, hook):
+            fired[name] += 1
+            assert sum(len(point.fwd_hooks) for point in points) == sum(carried)
+            return edit(activation, hook=hook)
+
+        return fire
+
+    @contextmanager
     def counted(self, fwd_hooks=(), **rest):
-        hooks = list(fwd_hooks)
-        assert all(isinstance(name, str) and name in self.hook_dict for name, _ in hooks)
-        most.append(len(hooks))
-        return real(self, fwd_hooks=hooks, **rest)
+        fired = Counter({name: 0 for name, _ in fwd_hooks})
+        carried.append(len(fwd_hooks))
+        with real(self, fwd_hooks=[(name, watched(fired, name, edit)) for name, edit in fwd_hooks], **rest):
+            yield
+        carried.pop()
+        asked.append(fired)
 
     monkeypatch.setattr(type(model), "hooks", counted)
     monkeypatch.setattr(type(model), "run_with_cache", forbidden)
     probe(model)
-    assert max(most) < len(model.hook_dict) / 2
+    for fired in filter(None, asked):
+        assert len(fired) < len(model.hook_dict) / 2
+        assert min(fired.values()) == max(fired.values()) > 0, fired
 
 
 def forbidden(*_, **__):
@@ -218,16 +251,39 @@ def test_its_claim_is_decided_with_a_yes_or_a_no(name, model):
     assert claim.statement in claim.name
 
 
-@pytest.mark.parametrize("family", toys.FAMILIES)
-def test_it_works_on_other_families_and_in_half_precision(family):
-    model = toys.family(family)
-    refused = FORKED if family == "native" else ()
-    for name in refused:
+@pytest.fixture(scope="module", params=toys.FAMILIES)
+def relative(request):
+    """A model of another family, or in half precision; and whether its attention can be forked."""
+    model = toys.family(request.param)
+    with torch.no_grad():
+        model(
+            torch.tensor([[1, 2, 3]])
+        )  # the first pass of a bridge leaves hooks of its own on the norms, whoever asks
+    return model, request.param != "native"
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_it_works_on_other_families_and_in_half_precision_or_says_why_not(name, relative):
+    """The whole contract: finite and the same twice; weights, hooks, mode and global generators as they were."""
+    model, forks = relative
+    before, generator = state(model), torch.random.get_rng_state()
+    if name in FORKED and not forks:
         with pytest.raises(ValueError, match="needs? the inputs of q, k and v of each head apart"):
-            PROBES[name](toys.subject(model))
-    tables = {name: build(toys.subject(model))(model) for name, build in PROBES.items() if name not in refused}
-    assert all(np.isfinite(table["value"]).all() for table in tables.values())
-    roles = tables["patching"].query("measure == 'role recovery' and site == 'resid_pre' and layer == 0")
+            PROBES[name](toys.subject(model))(model)
+    else:
+        probe = PROBES[name](toys.subject(model))
+        table = probe(model)
+        assert np.isfinite(table["value"]).all() and len(table)
+        pd.testing.assert_frame_equal(table, probe(model), check_exact=True)
+    after = state(model)
+    assert all(torch.equal(before[0][key], after[0][key]) for key in before[0]) and before[1] == after[1]
+    assert torch.equal(generator, torch.random.get_rng_state())
+
+
+def test_on_every_family_the_whole_difference_enters_at_the_changed_token(relative):
+    model, _ = relative
+    table = PROBES["patching"](toys.subject(model))(model)
+    roles = table.query("measure == 'role recovery' and site == 'resid_pre' and layer == 0")
     value = roles.set_index("role")["value"]
     assert value.to_dict() == pytest.approx(dict.fromkeys(value.index, 0) | {"changed": 1}, abs=1e-3)
 

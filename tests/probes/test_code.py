@@ -145,7 +145,7 @@ def test_what_cannot_be_asked_is_refused():
         Code(torch.full((4, 5), 6), PIECES, FREQUENCIES)
     with pytest.raises(ValueError, match="expected a piece and a frequency for every token id"):
         Code(text(), PIECES[:-1], FREQUENCIES)
-    with pytest.raises(ValueError, match=r"shape \(r, T\)"):
+    with pytest.raises(ValueError, match=r"shape \(n, T\)"):
         Code(torch.zeros(0, 4, dtype=torch.int64), PIECES, FREQUENCIES)
 
 

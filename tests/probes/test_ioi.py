@@ -192,7 +192,7 @@ def test_heads_are_filled_in_from_corrupted_prompts_of_the_same_template(model, 
 
 
 def test_a_circuit_beyond_the_model_is_refused(model):
-    with pytest.raises(ValueError, match="L5H0 of the circuit are not in this model"):
+    with pytest.raises(ValueError, match="L5H0 of the circuit are not in a model of 2 layers"):
         IOI(PROBE.data, ((5, 0),))(model)
     with pytest.raises(ValueError, match="'median'; choose from mean, zero, resample"):
         IOI(PROBE.data, ablation="median")

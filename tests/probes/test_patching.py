@@ -239,7 +239,7 @@ def test_roles_are_counted_from_the_changed_token_and_to_the_answer():
         ({"positions": (99,)}, r"0..15, got \(99,\)"),
         ({"direction": "both"}, "'both'; choose from denoise, noise"),
         ({"position": PAIRS.position + 9}, r"0..15"),
-        ({"answer": PAIRS.answer[:2]}, "answer needs one entry for each of 6"),
+        ({"answer": PAIRS.answer[:2]}, r"answer must have shape \(6,\), one entry for each pair; got \(2,\)"),
         ({"corrupted": PAIRS.clean}, r"pairs \[0, 1, 2, 3, 4, 5\] .* drop them"),
     ],
 )

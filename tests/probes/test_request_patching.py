@@ -200,7 +200,10 @@ def test_a_task_by_name_is_built_for_the_subjects_tokenizer(trained):
     ("change", "message"),
     [
         ({"requests": PAIRS._replace(moved=PAIRS.source_answer)}, "two equal answers among"),
-        ({"requests": PAIRS._replace(source_position=PAIRS.source_position + 99)}, "indices in 0..15"),
+        (
+            {"requests": PAIRS._replace(source_position=PAIRS.source_position + 99)},
+            "source_position must lie in 0..15, got .*104",
+        ),
         ({"requests": PAIRS, "layers": "some"}, "unknown layers 'some'; expected 'all'"),
     ],
 )

@@ -59,7 +59,7 @@ def grouped(seed=0):
     return build_bridge_from_module(model, "LlamaForCausalLM", hf_config=config, model_name="toy").eval()
 
 
-FAMILIES = ("gpt2", "neox", "qwen2", "native", "bfloat16")
+FAMILIES = ("gpt2", "neox", "qwen2", "grouped", "native", "bfloat16", "gpt2 bfloat16", "neox bfloat16")
 
 
 def family(name):
@@ -75,6 +75,10 @@ def family(name):
         Qwen2ForCausalLM,
     )
 
+    if name.endswith(" bfloat16"):
+        return family(name.split()[0]).bfloat16()
+    if name == "grouped":
+        return grouped()
     if name == "native":
         sizes = {"d_model": 8, "d_head": 4, "n_heads": 2, "n_layers": 2, "n_ctx": 32, "d_vocab": VOCABULARY}
         with torch.random.fork_rng():
