@@ -23,15 +23,15 @@ def finding(curves: pd.DataFrame, crossings: pd.DataFrame, rungs: pd.DataFrame) 
 
 
 def equivalences(curves: pd.DataFrame) -> list[str]:
-    """A sentence for each reconstruction that pays what the model pays, within 5 %, at some scale."""
+    """A sentence for each reconstruction that may pay what the model pays, within 5 %, at some scale."""
     out = []
     for label, rows in curves.groupby("label", sort=False):
-        if not (rows["equivalent"] == "yes").any():
+        asked = rows[rows["equivalent"] != "not asked"]
+        if (asked["equivalent"] == "no").all():
             continue
-        parts = [
-            f"{label}: patched and own loss are equivalent (within {MARGIN:.0%} of what the model knows) "
-            + _where(rows, "yes")
-        ]
+        found = f"equivalent (within {MARGIN:.0%} of what the model knows) {_where(rows, 'yes')}"
+        found = found if (rows["equivalent"] == "yes").any() else "nowhere found equivalent"
+        parts = [f"{label}: patched and own loss are {found}"]
         if (rows["equivalent"] == "no").any():
             worst = rows[rows["equivalent"] == "no"].sort_values("share").iloc[-1]
             parts.append(f"not {_where(rows, 'no')} (the gap reaches {_share(worst)})")

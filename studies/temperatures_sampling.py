@@ -82,7 +82,8 @@ def whole_rows(ladder: Ladder, question: str, family: str = WHOLE, part: str = W
     """λ of the sampled weights by rung and chain: nβ times the mean kept rise of the chain.
 
     Where the rung's coefficient was corrected for what the step adds to the rise, so is every chain's; `shared` is the
-    relative error of that correction, which all chains share. A rung without chains is a row of chain -1.
+    relative error of that correction, or of leaving it out, which all chains share. A rung without chains is a row of
+    chain -1.
     """
     table = ladder.table[ladder.table["rung"] > 0].set_index("rung")
     rises = ladder.traces[ladder.traces["kept"]].groupby(["rung", "chain"])["rise"].mean()
@@ -91,8 +92,10 @@ def whole_rows(ladder: Ladder, question: str, family: str = WHOLE, part: str = W
         mine = rises[rises.index.get_level_values("rung") == rung].droplevel("rung")
         left = float(row["llc"] / (row["nbeta"] * row["rise"])) if row["rise"] else np.nan
         corrected = np.isfinite(left) and abs(left - 1) > 1e-6
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shared = np.square(row["llc_se"] / row["llc"]) - np.square(row["rise_se"] / row["rise"])
         same = {"rung": rung, "nbeta": row["nbeta"], "heldout_rise": row["heldout_rise"], "verdict": row["verdict"],
-                "shared": row["heating_se"] / left if corrected else 0.0}  # fmt: skip
+                "shared": float(np.sqrt(shared)) if shared > 0 else 0.0}  # fmt: skip
         for chain, rise in (mine if len(mine) else pd.Series({-1: np.nan})).items():
             llc = row["nbeta"] * rise * (left if corrected else 1.0)
             rows.append(same | {"chain": chain, "rise": rise, "llc": llc})
@@ -104,7 +107,7 @@ def part_rows(ladder: Ladder, pulls: pd.DataFrame, question: str) -> pd.DataFram
     means = pulls[pulls["rung"] > 0].groupby(["family", "part", "rung", "chain"], sort=False)["value"].mean()
     about = whole_rows(ladder, question).set_index(["rung", "chain"])
     rows = means.rename("pull").reset_index().join(about.drop(columns=["family", "part"]), on=["rung", "chain"])
-    left = (rows["llc"] / (rows["nbeta"] * rows["rise"])).where(rows["shared"] > 0, 1.0)
+    left = rows["llc"] / (rows["nbeta"] * rows["rise"])
     return rows.assign(llc=rows["nbeta"] * rows["pull"] * left, shared=0.0)[list(ROWS)]
 
 
