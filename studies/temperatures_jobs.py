@@ -81,7 +81,7 @@ class Size:
 # thousands: the coldest rung is the first beyond the gap.
 FULL = Size(
     rows=1 / 16,
-    factors=(3.5, 1.0, 0.125),
+    factors=(3.0, 1.0, 0.125),
     main={"chains": 4, "draws": 8, "evaluation": 512, "budget": 4000},
     side={"chains": 4, "draws": 2, "evaluation": 64, "budget": 800},
     draws=8,
