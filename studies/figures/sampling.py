@@ -29,13 +29,13 @@ def verdicts(ladder: pd.DataFrame) -> Figure:
     ratio = rungs.assign(ratio=rungs["rise"] / rungs["target"], ratio_se=rungs["rise_se"] / rungs["target"])
     columns = [column for column in _CRITERIA if column[0] in ratio and ratio[column[0]].notna().any()]
     widths = [1.0] * len(columns) + [0.7 * len(columns)]
-    figure = Figure(figsize=(7.6, 1.25 + 0.33 * len(rungs)), layout="constrained")
+    figure = Figure(figsize=(7.6, 1.25 + 0.33 * max(len(rungs), 3)), layout="constrained")
     panels = figure.subplots(1, len(columns) + 1, sharey=True, squeeze=False, width_ratios=widths)[0]
     for panel, (name, title, bound, scale) in zip(panels, columns, strict=False):
         _criterion(panel, ratio, name, bound, scale)
         panel.set_title(title)
     _words(panels[-1], rungs)
-    panels[0].set_ylabel(f"rung: target rise ({style.UNIT})")
+    panels[0].set_ylabel(f"rung: target rise\n({style.UNIT})")
     panels[0].set_yticks(range(len(rungs)), [_name(row) for row in rungs.to_dict("records")])
     panels[0].set_ylim(len(rungs) - 0.5, -0.5)
     figure.supxlabel(style.note(_NOTE, 7.6), fontsize=7.5)
