@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROBES: dict[str, dict[str, Any]] = {"request-patching": {"n": 128}, "circuit-loss": {"n": 128}}
 FULL = Size((0.002, 0.02, 0.1, 0.4, 1.3), 4, 4, 4, 256, 256, None, None, budget=1000)
-QUICK = Size((0.1, 1.3), 2, 2, 2, 128, 128, 120, 40)
+QUICK = Size((0.1, 1.3), 2, 2, 2, 128, 128, 220, 60)
 
 
 def run(
