@@ -71,6 +71,13 @@ class Attribution:
         metric: logit_diff, probability, kl or loss. (At the clean run the gradient of kl is 0: no use to "eap" there.)
         draws: How many draws per chain and rung are worth the cost.
         reference: Mean sizes at w* in the order of the graph's edges, which the default claim compares with.
+
+    >>> from probes.repeats import repeat_pairs
+    >>> from studies.organisms.induction import induction
+    >>> pairs = repeat_pairs(induction.corpus.of_kind("repeat", 3, seed=0).tokens, start=1)
+    >>> table = Attribution(*pairs)(induction.load()[0])
+    >>> table[table["measure"] == "mean size"].nlargest(3, "value")["edge"].tolist()
+    ['input->L0H0.v', 'L1MLP->logits', 'input->L1H2.q']
     """
 
     name: ClassVar[str] = "attribution"

@@ -49,6 +49,13 @@ class CircuitLoss:
         kinds: Of ablation, any of resample, mean, zero.
         guess: Loss of a uniform guess, in nats; None: among the answers that occur, right or wrong.
         draws: How many draws per chain and rung are worth the cost.
+
+    >>> from studies.organisms.induction import induction
+    >>> subject = Subject(*induction.load(), induction)
+    >>> probe = CircuitLoss.build(subject, n=3, known=0.5)
+    >>> table = probe(subject.model).groupby("measure")["value"].mean()
+    >>> bool(table["loss"] < table["circuit loss"] < probe.uninformed)
+    True
     """
 
     name: ClassVar[str] = "circuit-loss"

@@ -68,6 +68,13 @@ class Faithfulness:
         subsets: Random sets of nodes that completeness is tried on.
         seed: Of those sets.
         draws: How many draws per chain and rung are worth the cost.
+
+    >>> from studies.organisms.induction import induction
+    >>> subject = Subject(*induction.load(), induction)
+    >>> probe = Faithfulness.build(subject, n=3, size=40, kinds="resample", subsets=0)
+    >>> table = probe(subject.model)
+    >>> len(probe.circuit.edges), table.loc[table["measure"] == "faithfulness", "value"].round(2).tolist()
+    (40, [0.99])
     """
 
     name: ClassVar[str] = "faithfulness"

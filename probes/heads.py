@@ -60,7 +60,8 @@ class Heads:
     - `prefix matching`: to t - P + 1, behind it; same keys. The `chance` of all three is uniform attention.
     - `copying`: sum of the eigenvalues of the head's full OV circuit over the sum of their absolute values, in -1..1;
       keys `layer`, `head`. The circuit is E W_V W_O W W_U: E the token embeddings as the norm of that layer passes them
-      on, W the gain of the final norm. Positive eigenvalues raise the logit of what is read.
+      on, W the gain of the final norm. Positive eigenvalues raise the logit of what is read. A share of signs, not of
+      sizes: it is near 0 on random weights, and near -1 for heads that all but faintly lower what they read.
     - `in-context score`: mean loss of the first occurrences minus mean loss of the scored ones, in nats per token; key
       `example`; `behaviour` "in-context", 0 for a model that does not use its context.
 

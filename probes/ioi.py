@@ -57,6 +57,12 @@ class IOI:
         ablation: "mean" over the corrupted prompts of the same template (Wang et al.), "zero" or "resample".
         movers: Heads of the default claim, found at w* by `build`.
         draws: How many draws per chain and rung are worth asking; None: all.
+
+    >>> from studies.organisms.names import names
+    >>> subject = Subject(*names.load(), names)
+    >>> table = IOI.build(subject, n=4)(subject.model)
+    >>> table.loc[table["measure"] == "preference", "value"].tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
 
     name: ClassVar[str] = "ioi"

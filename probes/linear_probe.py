@@ -72,6 +72,14 @@ class LinearProbe:
         seed: Of the permutation of the labels.
         frozen: Classifiers by layer at w*, fitted by `build`; None: no `frozen accuracy`.
         draws: How many draws per chain and rung are worth asking; None: all.
+
+    >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
+    ...     d_model=8, d_head=4, n_heads=2, n_layers=1, n_ctx=4, d_vocab=9, act_fn="relu", seed=0)).eval()
+    >>> tokens, last = torch.tensor([[1, 2], [3, 4]] * 4), torch.ones(8, dtype=torch.int64)
+    >>> table = LinearProbe(tokens, last, tokens[:, 1].numpy(), np.arange(8) < 4)(model)  # which token is it?
+    >>> table[table["layer"] == 0].groupby("measure")["value"].mean().to_dict()
+    {'control accuracy': 0.25, 'probe accuracy': 1.0}
     """
 
     name: ClassVar[str] = "linear-probe"

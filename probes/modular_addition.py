@@ -61,6 +61,17 @@ class ModularAddition:
         sums: All sums.
         keys: Key frequencies; None: those of the model asked, see `key_frequencies`.
         draws: How many draws per chain and rung are worth the cost.
+
+    >>> from types import SimpleNamespace
+    >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
+    ...     d_model=8, d_head=4, n_heads=2, n_layers=1, n_ctx=4, d_vocab=5, act_fn="relu", seed=0)).eval()
+    >>> number, last = torch.arange(5), torch.ones(25, dtype=torch.int64)
+    >>> pairs, trained = torch.cartesian_prod(number, number), np.arange(25) % 2 == 0
+    >>> sums = SimpleNamespace(tokens=pairs, position=last, summands=number, answers=number, trained=trained)
+    >>> table = ModularAddition(sums, keys=(1, 2))(model)  # of both frequencies there are
+    >>> table.loc[table["measure"] == "key frequencies", "value"].item()
+    2.0
     """
 
     name: ClassVar[str] = "modular-addition"
@@ -203,8 +214,8 @@ class ModularAddition:
 
     def _embeddings(self, model: Any) -> Tensor:
         """Embedding of every number, shape (p, d)."""
-        _, kept = record(model, self.sums.summands[None], ["hook_embed"])
-        return kept["hook_embed"][0].double().cpu()
+        _, kept = record(model, self.sums.summands[:, None], ["hook_embed"])  # a model of sums has few positions
+        return kept["hook_embed"][:, 0].double().cpu()
 
     def _neurons(self, model: Any) -> Tensor:
         """Activations of the last MLP where the sum is predicted, shape (p, p, neurons), float32."""

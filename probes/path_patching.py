@@ -62,6 +62,14 @@ class PathPatching:
         metrics: Any of logit_diff, probability, kl, loss.
         draws: How many draws per chain and rung are worth the cost.
         paths: The strongest paths, found at w* by `build`, which the default claim is about.
+
+    >>> from probes.repeats import repeat_pairs
+    >>> from studies.organisms.induction import induction
+    >>> pairs = repeat_pairs(induction.corpus.of_kind("repeat", 3, seed=0).tokens, start=1)
+    >>> table = PathPatching(*pairs, inputs=("k",))(induction.load()[0])  # who tells the induction heads where to look?
+    >>> strongest = table[table["measure"] == "effect"].nlargest(4, "value")
+    >>> strongest["layer"].unique().tolist(), strongest["head"].unique().tolist()
+    ([0], [0])
     """
 
     name: ClassVar[str] = "path-patching"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes import Subject
+from probes import Subject, tl_weights
 from probes.ablation import Ablation
 from probes.heads import Heads, copying, parse_heads
 from probes.hooks import hooked
@@ -59,18 +59,21 @@ def test_copying_of_planted_weights_is_one_and_of_their_negative_minus_one():
     assert scores[1, 0] == pytest.approx(1, abs=1e-6) and scores[1, 1] == pytest.approx(-1, abs=1e-6)
 
 
+def circuit(model, layer, head):
+    """What reading each token adds to the logit of each, up to the size of the final norm, shape (V, V)."""
+    reads, writes = tl_weights.values(model, layer)[head], tl_weights.outputs(model, layer)[head]
+    normed = tl_weights.before_attention(model, layer, tl_weights.embedding(model))
+    return normed @ reads @ writes @ tl_weights.way_out(model)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["llama", "gpt2", "native"])
 def test_copying_equals_the_eigenvalues_of_the_whole_circuit(family):
     """The naive twin: the V x V matrix, made by running each token embedding through norm, W_V, W_O, norm and W_U."""
-    from probes import tl_weights
-
     model = toys.bridge() if family == "llama" else toys.family(family)
     scores = copying(model).set_index(["layer", "head"])["value"]
     for layer, head in scores.index:
-        reads, writes = tl_weights.values(model, layer)[head], tl_weights.outputs(model, layer)[head]
-        normed = tl_weights.before_attention(model, layer, tl_weights.embedding(model))
-        whole = torch.linalg.eigvals(normed @ reads @ writes @ tl_weights.way_out(model))
+        whole = torch.linalg.eigvals(circuit(model, layer, head))
         assert scores[layer, head] == pytest.approx(float(whole.real.sum() / whole.abs().sum()), abs=1e-6)
 
 
@@ -113,7 +116,7 @@ def table(subject):
 @TRAINED
 def test_induction_heads_match_prefixes_and_copy(table):
     """Half of the attention, and eigenvalues nearly all positive: Olsson et al. 2022 and Elhage et al. 2021 give no
-    cut-off; these are where published induction heads lie.
+    cut-off; these are where published induction heads lie. Measured: 0.64 to 0.79, and 0.99 and more.
     """
     matching, copies = by_head(table, "prefix matching"), by_head(table, "copying")
     found = matching[matching >= 0.5]
@@ -126,7 +129,33 @@ def test_the_first_layer_does_not_match_prefixes(table):
     matching = by_head(table, "prefix matching")
     chance = table.loc[table["measure"] == "prefix matching", "chance"].mean()
     assert (matching[0] < 2 * chance).all()
-    assert (by_head(table, "copying")[0] < 0).all()  # measured: they do not copy, their eigenvalues are mostly negative
+
+
+@TRAINED
+@torch.no_grad()
+def test_copying_elsewhere_is_not_near_zero_but_negative_and_faint(subject, table):
+    """The requirement "near 0 elsewhere" does not hold: the first layer of the shipped model has -0.76 to -0.95.
+
+    That is the model's truth: the whole V x V circuits say the same, and they lower the logit of the letter that is
+    read. The letters of a segment are all different, so that one just seen is not the next. But faintly: the score
+    weighs signs, and by size these heads move that logit by -0.14 on average, the induction heads by 1.6.
+    """
+    scores, moved = by_head(table, "copying"), {}
+    for layer, head in scores.index:
+        whole = circuit(subject.model, layer, head)
+        eigenvalues = torch.linalg.eigvals(whole)
+        assert scores[layer, head] == pytest.approx(float(eigenvalues.real.sum() / eigenvalues.abs().sum()), abs=1e-6)
+        others = (whole.sum() - whole.diagonal().sum()) / (whole.numel() - len(whole))
+        moved[layer, head] = float(whole.diagonal().mean() - others)
+    assert all(scores[0, head] < -0.5 and -0.3 < moved[0, head] < 0 for head in range(4))
+    assert min(moved[1, head] for head in range(4)) > 3 * max(-moved[0, head] for head in range(4))
+
+
+def test_copying_of_random_weights_is_near_zero():
+    """48 heads of random weights: their mean is within four standard errors of 0, and none is near 1."""
+    models = [toys.bridge(seed=seed, d_model=64, heads=4, vocabulary=80) for seed in range(6)]
+    scores = np.concatenate([copying(model)["value"].to_numpy() for model in models])
+    assert abs(scores.mean()) < 4 * scores.std() / np.sqrt(len(scores)) and np.abs(scores).max() < 0.5
 
 
 @TRAINED
