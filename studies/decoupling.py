@@ -19,7 +19,7 @@ from degrade import store
 from probes.tables import stack
 from studies.behaviours import rungs
 from studies.climbing import Size, climb, stored
-from studies.differences import Difference, limits, p_value
+from studies.differences import limits, p_value
 from studies.findings import usable
 from studies.finetuning_ladders import Losses
 from studies.finetuning_penalty import by_chain
@@ -127,10 +127,10 @@ def kept(table: pd.DataFrame) -> pd.DataFrame:
     )
     rows = []
     for one in lost(table, chains, LARGER, SMALLER):
-        found = Difference(one.value, one.se, one.freedom)
+        found = one.difference
         low, high = limits(found)
         at = {name: start.get((name, one.label), np.nan) for name in (SMALLER, LARGER)}
-        numbers = {"value": one.value, "low": low, "high": high, "se": one.se, "p": p_value(found)}
+        numbers = {"value": found.value, "low": low, "high": high, "se": found.se, "p": p_value(found)}
         rows.append({"label": one.label, **at, **numbers, "verdict": one.verdict, "note": one.note})
     out = pd.DataFrame(rows)
     out["q"] = adjusted(out["p"], out["label"].eq(OVERALL))

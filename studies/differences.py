@@ -9,13 +9,25 @@ from scipy import stats
 
 
 class Difference(NamedTuple):
-    """A difference with its standard error and degrees of freedom, and whether the truth can lie below or above it."""
+    """A difference with its standard error and degrees of freedom, and how the truth can lie beside it.
+
+    Attributes:
+        value: The difference.
+        se: Its standard error.
+        freedom: Degrees of freedom of that.
+        below: Whether the truth can lie anywhere below.
+        above: Whether it can lie anywhere above.
+        down: How far below it can lie at most, errors aside.
+        up: How far above.
+    """
 
     value: float
     se: float
     freedom: float
     below: bool = False
     above: bool = False
+    down: float = 0.0
+    up: float = 0.0
 
 
 def welch(first: ArrayLike, second: ArrayLike, least: tuple[float, float] = (0.0, 0.0)) -> Difference:
@@ -28,7 +40,7 @@ def welch(first: ArrayLike, second: ArrayLike, least: tuple[float, float] = (0.0
             spread, which is then taken to be what one chain a step apart would show, s² = step²/n.
 
     >>> welch([2.0, 4.0], [1.0, 1.0, 1.0])
-    Difference(value=2.0, se=1.0, freedom=1.0, below=False, above=False)
+    Difference(value=2.0, se=1.0, freedom=1.0, below=False, above=False, down=0.0, up=0.0)
     """
     a, b = np.asarray(first, float), np.asarray(second, float)
     value = float(a.mean() - b.mean())
@@ -52,11 +64,19 @@ def limits(found: Difference, confidence: float = 0.95) -> tuple[float, float]:
     (1.0, inf)
     """
     half = 0.0 if found.se == 0 else float(stats.t.ppf((1 + confidence) / 2, found.freedom)) * found.se
-    return -np.inf if found.below else found.value - half, np.inf if found.above else found.value + half
+    low, high = found.value - found.down - half, found.value + found.up + half
+    return -np.inf if found.below else low, np.inf if found.above else high
 
 
 def p_value(found: Difference) -> float:
-    """Two-sided p of no difference; nan without a standard error above 0, or where nothing bounds the difference."""
+    """Two-sided p of no difference, at the place it can have that is nearest to none.
+
+    Nan without a standard error above 0, or where nothing bounds the difference.
+
+    >>> p_value(Difference(1.0, 0.5, 3.0, down=2.0))
+    1.0
+    """
     if not found.se > 0 or (found.below and found.above):
         return np.nan
-    return float(2 * stats.t.sf(abs(found.value) / found.se, found.freedom))
+    nearest = float(np.clip(0.0, found.value - found.down, found.value + found.up))
+    return float(2 * stats.t.sf(abs(nearest) / found.se, found.freedom))

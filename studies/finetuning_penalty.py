@@ -40,8 +40,8 @@ def penalties(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a number: potential, model, quantity ("P1 ratio", "P1 loss", "P2", "P3"), label (the behaviour, or what
         it is an average over), value, low, high (95 %), se (of ln value for the ratio), p, q (Benjamini–Hochberg over
-        the behaviours of a model, potential and quantity), call ("penalty", "gain", "undecided"), verdict (the worst
-        among the rungs it rests on), note.
+        all numbers of a model and potential: a copy that differs in none has a call at most once in 20 studies), call
+        ("penalty", "gain", "undecided"), verdict (the worst among the rungs it rests on), note.
     """
     rows: list[dict] = []
     for potential, part in table.groupby("potential", sort=False):
@@ -50,8 +50,7 @@ def penalties(table: pd.DataFrame) -> pd.DataFrame:
             found = [*breaking(chains, name), *_lost(part, chains, name), outside(chains, name)]
             rows += [{"potential": potential, "model": name, **row} for row in found]
     out = pd.DataFrame(rows)
-    family = out[["potential", "model", "quantity"]].agg("|".join, axis=1) + out["label"].eq(OVERALL).map(str)
-    out["q"] = adjusted(out["p"], family)
+    out["q"] = adjusted(out["p"], out[["potential", "model"]].agg("|".join, axis=1))
     out["call"] = [_call(row) for row in out.to_dict("records")]
     return out[COLUMNS]
 
@@ -145,7 +144,7 @@ def _curves(chains: pd.DataFrame, model: str) -> list[tuple[np.ndarray, np.ndarr
 
 def _lost(part: pd.DataFrame, chains: pd.DataFrame, name: str) -> Iterator[dict]:
     for row in lost(part, chains, BASE, name):
-        yield _row("P2", row.label, Difference(row.value, row.se, row.freedom), row.verdict, row.note)
+        yield _row("P2", row.label, row.difference, row.verdict, row.note)
 
 
 def _row(quantity: str, label: str, found: Difference, verdict: str, note: str = "", ratio: bool = False) -> dict:

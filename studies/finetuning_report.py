@@ -14,15 +14,16 @@ from studies.report import Cell, Plate, Report, Table, write
 
 CAPTION = (
     "The penalty, copy by copy. Brackets: 95 % intervals (Welch's t over chains for P1 and P3; chains and questions for"
-    " P2). q: Benjamini–Hochberg over the behaviours of a copy, potential and quantity; a call asks for q ≤ 0.05. At"
-    " least, at most: chains leave the ladder on one side. The verdict is the worst among the rungs it rests on."
+    " P2). q: Benjamini–Hochberg over all numbers of a copy and potential; a call asks for q ≤ 0.05. At least,"
+    " at most: chains leave the ladder on one side. The verdict is the worst among the rungs it rests on."
 )
 READING = (
     ("P1 ratio", "E½(base)/E½(copy): how many times sooner half of a behaviour is gone in the copy, on the rise of the"
      " base-corpus loss above the model's own."),
     ("P1 loss", "the base-corpus loss at which half of it is gone, base minus copy, in nats per token."),
     ("P2", "what the copy lacks of a behaviour that the base model, degraded to the copy's base-corpus loss, still has:"
-     " a share of the base model's own value above chance."),
+     " a share of the base model's own value above chance. Where the copy's loss lies between the base model's w* and"
+     " its first rung, the interval reaches to both. It speaks of this copy: another seed would have made another."),
     ("P3", "the loss on held-out text outside the task, copy minus base, when both are degraded to one task loss."),
     ("Potential", "mixture: equally many scored tokens of base and task data, the same for all copies; task only: the"
      " task's alone, under which everything else lies in flat directions and dies by construction."),

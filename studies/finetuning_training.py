@@ -53,7 +53,6 @@ VARIANTS = (
     CONTROL,
     Variant("full 100", "task", "full", 100, 1e-3),
     Variant("full 300", "task", "full", 300, 1e-3),
-    Variant("LoRA 100", "task", "lora", 100, 1e-2),
     Variant("LoRA 300", "task", "lora", 300, 1e-2),
 )
 

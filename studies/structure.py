@@ -2,8 +2,10 @@
 
     d = ± (f(degraded) − f(other)) / |f(w*) − f₀|        + when more is better, w* the degraded model's own
 
-f(degraded) is read off linearly between the two rungs of a chain whose base losses enclose the other model's. The error
-of a mean d has a part from the chains and one from the questions, both models being asked the same ones.
+f(degraded) is read off between the two rungs of a chain whose base losses enclose the other model's, linearly in the
+logarithm of the rise. Between w* and the first rung no curve is known: d is only known to lie between its values at the
+two, and the interval has both. The error of a mean d has a part from the chains and one from the questions, both models
+being asked the same ones. The other model is one model: what another seed would have made of it is not in the error.
 """
 
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from studies.behaviours import BEHAVIOUR, severity
+from studies.differences import Difference
 from studies.retention import SIGNAL
 
 OVERALL = "all behaviours"
@@ -21,9 +24,7 @@ class Lost(NamedTuple):
     """A mean difference as a share of the degraded model's own f(w*) − f₀; positive: the other model has less."""
 
     label: str
-    value: float
-    se: float
-    freedom: float
+    difference: Difference
     verdict: str
     note: str
 
@@ -58,27 +59,57 @@ def lost(part: pd.DataFrame, chains: pd.DataFrame, degraded: str, other: str) ->
     own = [float(rows["base"][rows["rung"] == 0].iloc[0]) for rows in (mine, chains[chains["model"] == other])]
     gap = own[1] - own[0]
     ladders: dict[Any, pd.DataFrame] = {
-        key: rows.drop_duplicates("rung").sort_values("rise") for key, rows in mine.groupby("chain")
+        key: rows[(rows["rise"] > 0) | (rows["rung"] == 0)].drop_duplicates("rung").sort_values("rise")
+        for key, rows in mine.groupby("chain")
     }
     reach = min(float(rows["rise"].max()) for rows in ladders.values())
     if gap > reach:
         note = f"the ladder ends {reach:.3g} nats per token above its own loss, the other model's is {gap:.3g} above"
-        return [Lost(OVERALL, np.nan, np.nan, np.nan, "trained", note)]
-    between = {key: _weights(rows, max(gap, 0.0)) for key, rows in ladders.items()}
-    verdict = max((_at(ladders[key], weights) for key, weights in between.items()), key=severity)
+        return [Lost(OVERALL, Difference(np.nan, np.nan, np.nan), "trained", note)]
+    readings = _readings(ladders, max(gap, 0.0))
+    verdict = max((_at(ladders[key], one[key]) for one in readings for key in one), key=severity)
     note = f"at a base loss of {own[1]:.4g} nats per token" + ("" if gap > 0 else ", better than the base model's own")
-    found = [one for _, rows in mine.groupby(BEHAVIOUR, observed=True) if (one := _parts(part, rows, between, other))]
-    means = [Lost(one.label, *_mean([one]), verdict, note) for one in found]
-    return means + ([Lost(OVERALL, *_mean(found), verdict, note)] if found else [])
+    note += ", between w* and the first rung" if len(readings) > 1 else ""
+    asked = [
+        [one for between in readings if (one := _parts(part, rows, between, other))]
+        for _, rows in mine.groupby(BEHAVIOUR, observed=True)
+    ]
+    found = [each for each in asked if each]
+    means = [Lost(each[0].label, _hull([_mean([one]) for one in each]), verdict, note) for each in found]
+    whole = [_mean(list(each)) for each in zip(*found, strict=True)]
+    return means + ([Lost(OVERALL, _hull(whole), verdict, note)] if found else [])
+
+
+def _readings(ladders: dict[Any, pd.DataFrame], rise: float) -> list[dict[Any, dict[int, float]]]:
+    """Weights of the rungs of every chain at a rise: one reading, or w* and the first rungs if it lies between them."""
+    first = {key: float(rows["rise"].iloc[1]) for key, rows in ladders.items() if len(rows) > 1}
+    if rise > 0 and any(rise < place for place in first.values()):
+        ends = ({key: {int(rows["rung"].iloc[0]): 1.0} for key, rows in ladders.items()},
+                {key: _weights(rows, max(rise, first.get(key, 0.0))) for key, rows in ladders.items()})  # fmt: skip
+        return list(ends)
+    return [{key: _weights(rows, rise) for key, rows in ladders.items()}]
+
+
+def _hull(ends: list[Difference]) -> Difference:
+    """One reading as it is; of two the middle, reaching to both, with the larger error and the smaller freedom."""
+    if len(ends) == 1:
+        return ends[0]
+    values, widest = [one.value for one in ends], max(ends, key=lambda one: np.nan_to_num(one.se, nan=np.inf))
+    half = (max(values) - min(values)) / 2
+    freedom = min((one.freedom for one in ends if np.isfinite(one.freedom)), default=np.nan)
+    return Difference(min(values) + half, widest.se, freedom, down=half, up=half)
 
 
 def _weights(rows: pd.DataFrame, rise: float) -> dict[int, float]:
-    """Rungs of a chain and their weights in the linear reading at a rise."""
+    """Rungs of a chain and their weights in the reading at a rise, linear in its logarithm."""
     rung, place = rows["rung"].to_numpy(), rows["rise"].to_numpy()
     if len(place) == 1:
         return {int(rung[0]): 1.0}
+    if rise <= 0:
+        return {int(rung[0]): 1.0}
     after = int(np.clip(np.searchsorted(place, rise), 1, len(place) - 1))
-    share = float(np.clip((rise - place[after - 1]) / (place[after] - place[after - 1]), 0, 1))
+    low, high = place[after - 1 : after + 1]
+    share = 1.0 if low <= 0 else float(np.clip(np.log(rise / low) / np.log(high / low), 0, 1))
     return {int(rung[after - 1]): 1 - share, int(rung[after]): share}
 
 
@@ -107,7 +138,7 @@ def _parts(part: pd.DataFrame, rows: pd.DataFrame, between: dict[Any, dict[int, 
     return _Parts(str(first["behaviour"]), each.mean(1), each.mean(0), 1 / gap if first["binary"] else 0.0)
 
 
-def _mean(found: list[_Parts]) -> tuple[float, float, float]:
+def _mean(found: list[_Parts]) -> Difference:
     """Mean over behaviours, its standard error from chains and questions, and Satterthwaite's degrees of freedom."""
     by_chain = np.mean([one.chains for one in found], axis=0)
     questions = sum(one.variance() for one in found)
@@ -115,4 +146,5 @@ def _mean(found: list[_Parts]) -> tuple[float, float, float]:
     parts = np.array([chains, questions / len(found) ** 2])
     freedom = np.array([max(len(by_chain) - 1, 1), max(sum(len(one.questions) - 1 for one in found), 1)])
     bottom = float((parts**2 / freedom).sum())
-    return float(by_chain.mean()), float(np.sqrt(parts.sum())), parts.sum() ** 2 / bottom if bottom > 0 else np.nan
+    degrees = float(parts.sum() ** 2 / bottom) if bottom > 0 else np.nan
+    return Difference(float(by_chain.mean()), float(np.sqrt(parts.sum())), degrees)

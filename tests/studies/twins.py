@@ -12,8 +12,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from degrade import label_loss
 from probes.probe import Measure
 from probes.sweep import sweep
+from studies.finetuning import swept as finetuned
+from studies.finetuning_ladders import BASE, MIXED, Losses
 
 SKILLS, INPUTS, CLASSES = 4, 24, 5
 NBETAS = (120.0, 48.0, 19.0, 8.0, 3.0, 1.0)
@@ -83,6 +86,15 @@ def logsumexp(logits):
     return np.log(np.exp(logits).sum(-1, keepdims=True))  # logits stay far below 700
 
 
+def examples(skills):
+    """All inputs of some skills, with the class that is right."""
+    inputs = torch.cat([torch.arange(skill * INPUTS, (skill + 1) * INPUTS) for skill in skills])
+    return inputs, torch.zeros_like(inputs)
+
+
+SETS = {"base": examples(range(SKILLS)), "task": examples([0, 1]), "others": examples([2, 3])}
+
+
 def climb(seed, scaled=1.0, chains=8):
     """Every chain heated from w* through all temperatures; inputs do not interact: each has a Metropolis test."""
     model, rng = table_model(scaled), np.random.default_rng(seed)
@@ -103,6 +115,12 @@ def climb(seed, scaled=1.0, chains=8):
 
 def energy(weights, truth, nbeta):
     return nbeta * rises(weights, truth) / len(truth) + ((weights - truth) ** 2).sum(-1) / (2 * SCALE**2)
+
+
+def pair(seed):
+    """The finetuning study's sweep of two copies that differ by their seeds alone."""
+    ladders = {(BASE, MIXED): climb(2 * seed), ("copy", MIXED): climb(2 * seed + 1)}
+    return finetuned(ladders, [Right(), Losses(SETS, label_loss)], DRAWS, 1, False)
 
 
 def swept(seed, scaled=1.0, chains=8):
