@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import optimize
 
 SOURCES = ("chain", "draw", "example", "chain x example", "rest")
+GRID = np.linspace(0.0, 0.98, 50)  # of an AR(1) law's ρ
 PIVOTS = 4000  # Monte Carlo error of a 95 % limit: about a thirtieth of its distance from the estimate
 
 
@@ -39,8 +39,9 @@ def variance_split(
     Draws of a chain are correlated. `draw` is the variance that two draws of one chain do not share on average,
     σ_D²(1 − ρ̄), ρ̄ the mean correlation over its pairs of draws; what they do share counts as `chain`, σ_C² + σ_D²ρ̄:
     the split says what another draw and what another chain of the same length would add. Intervals are generalised
-    ones (Weerahandi 1993): quantiles of the components when each mean square is divided by an independent χ²/df. The
-    df of the draws is (Σλ)²/Σλ² of an AR(1) law fitted to them by REML, so that correlated draws count for less.
+    ones (Weerahandi 1993): quantiles of the components when each mean square is divided by an independent χ²/df. That
+    of the draws is divided by Σ λ_i χ²_C/C / Σ λ_i, C the chains, λ the eigenvalues of an AR(1) law about chain means
+    whose ρ is drawn from its restricted likelihood: correlated draws count for less, and few draws say little of ρ.
 
     Args:
         frame: A row per chain, draw and example.
@@ -62,7 +63,9 @@ def variance_split(
     squares = _squares(cube)
     variance = components(squares.mean, cube.shape)
     rng = np.random.default_rng(np.random.SeedSequence(PIVOTS))
-    pivots = components(squares.mean / (rng.chisquare(squares.freedom, (PIVOTS, 5)) / squares.freedom), cube.shape)
+    ratios = rng.chisquare(squares.freedom, (PIVOTS, 5)) / squares.freedom
+    ratios[:, 1] = nested_ratios(cube.mean(2) - cube.mean((1, 2))[:, None], rng)
+    pivots = components(squares.mean / ratios, cube.shape)
     tail = (1 - confidence) / 2
     low, high = np.clip(np.quantile(pivots, [tail, 1 - tail], axis=0), 0, None)
     shown = np.clip(variance, 0, None)
@@ -142,35 +145,42 @@ def _squares(cube: np.ndarray) -> Squares:
             np.sum(rest**2),
         ]
     )
-    effective = freedom.astype(float)
-    effective[1] = chains * independent(nested)
-    return Squares(sums / freedom, effective)
+    return Squares(sums / freedom, freedom.astype(float))
 
 
-def independent(nested: np.ndarray) -> float:
-    """Degrees of freedom of the variance within one chain, at most draws − 1, its draws being AR(1).
-
-    ρ maximises the restricted likelihood of the draws about their chain means; with M the centring and R_ρ the
-    correlations, the degrees of freedom are tr(MR_ρ)²/tr(MR_ρMR_ρ).
+def nested_ratios(nested: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws of (mean square of the draws)/(its expectation), as far as the draws tell how correlated they are.
 
     Args:
         nested: (chains, draws) draws about their chain means.
+        rng: Of the draws.
     """
-    draws = nested.shape[1]
-    if draws < 3 or not np.any(nested):
-        return float(draws - 1)
+    chance, spectra = persistence(nested)
+    spectrum = spectra[rng.choice(len(chance), PIVOTS, p=chance)]
+    squares = rng.chisquare(len(nested), spectrum.shape) / len(nested)
+    return (spectrum * squares).sum(1) / spectrum.sum(1)
+
+
+def persistence(nested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The restricted likelihood of an AR(1) law's ρ, its scale integrated out, on a grid; and the law's spectra.
+
+    With M an orthonormal basis of the contrasts between draws, R_ρ the correlations and y a chain's draws,
+    log L = −½ C log |MᵀR_ρM| − ½ C(D − 1) log Σ_c yᵀM(MᵀR_ρM)⁻¹Mᵀy, for C chains of D draws.
+
+    Args:
+        nested: (chains, draws) draws about their chain means.
+
+    Returns:
+        (grid,) shares of the likelihood, (grid, draws − 1) eigenvalues of MᵀR_ρM.
+    """
+    chains, draws = nested.shape
     contrast = np.linalg.svd(np.eye(draws) - 1 / draws)[0][:, : draws - 1]
     lags = np.abs(np.subtract.outer(np.arange(draws), np.arange(draws)))
+    laws = np.stack([contrast.T @ rho**lags @ contrast for rho in GRID])
     values = nested @ contrast
-
-    def law(rho: float) -> np.ndarray:
-        return contrast.T @ rho**lags @ contrast
-
-    def badness(rho: float) -> float:
-        correlations = law(rho)
-        squares = np.sum(values * np.linalg.solve(correlations, values.T).T)
-        return float(np.linalg.slogdet(correlations)[1] / (draws - 1) + np.log(squares))
-
-    rho = optimize.minimize_scalar(badness, bounds=(0.0, 0.99), method="bounded").x
-    spectrum = np.linalg.eigvalsh(law(float(rho)))
-    return float(spectrum.sum() ** 2 / np.sum(spectrum**2))
+    squares = (values * np.linalg.solve(laws, values.T).swapaxes(1, 2)).sum((1, 2))
+    if not np.any(nested) or draws < 3:
+        return np.full(len(GRID), 1 / len(GRID)), np.linalg.eigvalsh(laws)
+    log = -0.5 * chains * (np.linalg.slogdet(laws)[1] + (draws - 1) * np.log(squares))
+    share = np.exp(log - log.max())
+    return share / share.sum(), np.linalg.eigvalsh(laws)

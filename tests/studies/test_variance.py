@@ -5,7 +5,7 @@ from scipy import signal
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from studies import variance
-from studies.variance import SOURCES, components, independent, variance_split
+from studies.variance import SOURCES, components, variance_split
 
 REPEATS = 1000  # standard error of a coverage of 0.95: 0.0069, so 0.93..0.97 lies 2.9 of them away
 SPREADS = np.array([1.0, 0.7, 1.2, 0.5, 1.0])  # of chain, draw, example, chain x example, rest
@@ -89,11 +89,19 @@ def test_the_split_follows_the_unit_and_ignores_the_order_of_rows_and_names():
     np.testing.assert_allclose(after[["variance", "low", "high"]], 9 * before[["variance", "low", "high"]])
 
 
-@pytest.mark.parametrize(("persistence", "low", "high"), [(0.0, 5.0, 7.0), (0.95, 1.0, 4.0)])
-def test_correlated_draws_count_for_less(persistence, low, high):
+@pytest.mark.parametrize(("rho", "low", "high"), [(0.0, 5.0, 7.0), (0.95, 1.0, 4.0)])
+def test_correlated_draws_count_for_less(rho, low, high):
     """Of 8 independent draws 7 degrees of freedom, of a near random walk the two or three of its slow modes."""
-    values = autocorrelated(np.random.default_rng(4), (64, 8), persistence)
-    assert low <= independent(values - values.mean(1, keepdims=True)) <= high
+    values = autocorrelated(np.random.default_rng(4), (64, 8), rho)
+    ratios = variance.nested_ratios(values - values.mean(1, keepdims=True), np.random.default_rng(0))
+    assert abs(ratios.mean() - 1) < 4 * ratios.std() / np.sqrt(len(ratios))
+    assert low <= 2 / ratios.var() / 64 <= high  # the variance of χ²/df is 2/df
+
+
+def test_two_draws_a_chain_are_one_degree_of_freedom():
+    values = np.random.default_rng(5).standard_normal((6, 2))
+    _, spectra = variance.persistence(values - values.mean(1, keepdims=True))
+    assert spectra.shape[1] == 1
 
 
 def test_missing_and_double_answers_are_refused():
