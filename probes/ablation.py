@@ -139,7 +139,7 @@ class Ablation:
             subject: What to ask; its costliest components are what the default claim is about.
             n: Examples.
             seed: Of the examples and the resampling.
-            kind: Kind of the corpus's sequences; all its tokens are scored if none is determined.
+            kind: Kind of the corpus's sequences; all tokens are scored if none is determined, or none is known to be.
             group: Group of the corpus's questions instead.
             kinds: Of ablation; several may be one string, joined by "+"; likewise `sites`.
             sites: Of ablation.
@@ -155,8 +155,8 @@ class Ablation:
             probe = cls(*_questions(subject, group, n, seed), seed=seed, **settings)
         else:
             sample = subject.corpus(cls.name, "of_kind").of_kind(kind, n, seed)
-            certain = torch.from_numpy(np.asarray(sample.entropy) < CERTAIN)
-            scored = certain if certain.any(1).all() else None
+            certain = np.asarray(getattr(sample, "entropy", np.inf)) < CERTAIN
+            scored = torch.from_numpy(certain) if certain.ndim and certain.any(1).all() else None
             probe = cls.of_next_token(sample.tokens, scored, seed=seed, **settings)
         return replace(probe, costliest=_costliest(probe(subject.model), probe.kinds[0]))
 

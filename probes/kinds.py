@@ -91,13 +91,20 @@ class Kinds:
             kinds: Which kinds; None: all that occur among 2,048 held-out sequences.
 
         Raises:
-            ValueError: If the subject's corpus lacks `of_kind` or `heldout`, or a setting is unknown or out of range.
+            ValueError: If the subject's corpus lacks `of_kind`, `heldout` or the law of its text, or a setting is
+                unknown or out of range.
         """
         corpus = subject.corpus(cls.name, "of_kind", "heldout")
         chosen = np.unique(corpus.heldout(2048, seed).kind) if kinds is None else kinds
         if not len(chosen):
             raise ValueError(f"{cls.name}: kinds must name at least one kind, or be left out for all; got {kinds!r}")
         samples = [corpus.of_kind(str(kind), positive(cls.name, "n", n), seed) for kind in chosen]
+        lacking = [name for name in ("entropy", "surprisal") if not hasattr(samples[0], name)]
+        if lacking:
+            raise ValueError(
+                f"{cls.name}: the text of this corpus has no known law, its samples lack {', '.join(lacking)}: use "
+                "Ngrams or LogitLens, which need none"
+            )
         kind, entropy, surprisal = (
             np.concatenate([getattr(sample, name) for sample in samples]) for name in ("kind", "entropy", "surprisal")
         )

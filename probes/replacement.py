@@ -170,6 +170,11 @@ class Replacement:
             if value not in choices:
                 raise ValueError(f"{cls.name}: unknown {setting} {value!r}; choose from {', '.join(choices)}")
         heldout = subject.corpus(cls.name, "heldout").heldout(5 * positive(cls.name, "n", n), seed).tokens
+        if len(heldout) <= n:
+            raise ValueError(
+                f"{cls.name}: {n} sequences to measure on and others to fit on are needed, and the corpus has "
+                f"{len(heldout)} held out: ask for fewer, n={len(heldout) // 5 or 1}"
+            )
         require_bridge(subject.model, cls.name)
         layers = range(subject.model.cfg.n_layers)
         places = [(COMPONENTS[component].format(layer), SOURCES[component].format(layer)) for layer in layers]

@@ -1,10 +1,13 @@
 """Ablations against a slow loop on the raw model, and laws: what does nothing costs nothing."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from probes import Subject
 from probes.ablation import KINDS, Ablation
 from tests.probes import toys
 
@@ -101,6 +104,13 @@ def test_questions_of_a_group_can_be_asked(model):
     assert (probe.labels[torch.arange(3), queries.position[3:]] == queries.answer[3:]).all()
     with pytest.raises(ValueError, match="'soon'; choose from early, late"):
         Ablation.build(toys.subject(model), n=3, group="soon")
+
+
+def test_where_the_law_of_the_text_is_not_known_all_tokens_are_scored(model):
+    windows = SimpleNamespace(tokens=TOKENS)
+    corpus = SimpleNamespace(of_kind=lambda kind, n, seed: windows)
+    probe = Ablation.build(Subject(model, organism=SimpleNamespace(corpus=corpus)), kinds="zero", sites="mlp_out")
+    assert torch.equal(probe.labels, Ablation.of_next_token(TOKENS).labels)
 
 
 def test_the_claim_is_about_the_costliest_component(model):

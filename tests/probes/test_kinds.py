@@ -1,10 +1,12 @@
 """Kinds on the Bayes predictor itself, on a uniform guess, and on models in between."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from probes import Kinds
+from probes import Kinds, Subject
 from tests.probes import toys
 
 
@@ -82,3 +84,10 @@ def test_wrong_shapes_are_refused_with_the_value():
     sample = toys.Corpus().of_kind("cycle", 3, seed=0)
     with pytest.raises(ValueError, match=r"entropy must have shape \(3, 15\) .* got \(3, 16\)"):
         Kinds(sample.tokens, sample.kind, np.zeros((3, 16)), sample.surprisal)
+
+
+def test_text_without_a_known_law_is_refused(model):
+    windows = SimpleNamespace(tokens=toys.Corpus().of_kind("noise", 2, seed=0).tokens, kind=np.array(["text"] * 2))
+    corpus = SimpleNamespace(of_kind=lambda kind, n, seed: windows, heldout=lambda n, seed: windows)
+    with pytest.raises(ValueError, match="no known law, its samples lack entropy, surprisal: use Ngrams or LogitLens"):
+        Kinds.build(Subject(model, organism=SimpleNamespace(corpus=corpus)))

@@ -1,10 +1,12 @@
 """Replacing a component by itself changes nothing; interpretations that are exact are found so."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from probes import replacement
+from probes import Subject, replacement
 from probes.hooks import hooked, record
 from probes.predictions import predictions
 from probes.replacement import Interpretation, Replacement, constant, linear, lookup, reconstruction
@@ -113,3 +115,9 @@ def test_one_hook_twice_and_unknown_settings_are_refused(model):
         Replacement(TOKENS, (one, one))
     with pytest.raises(ValueError, match="unknown by 'magic'; choose from zero, mean, lookup, linear"):
         Replacement.build(toys.subject(model), by="magic")
+
+
+def test_a_corpus_with_nothing_left_to_fit_on_is_refused(model):
+    corpus = SimpleNamespace(heldout=lambda n, seed: SimpleNamespace(tokens=TOKENS[:12]))
+    with pytest.raises(ValueError, match="the corpus has 12 held out: ask for fewer, n=2"):
+        Replacement.build(Subject(model, organism=SimpleNamespace(corpus=corpus)), n=12)
