@@ -273,10 +273,12 @@ def by_head(table: pd.DataFrame, measure: str) -> pd.Series:
 
 
 def strongest(means: pd.Series) -> tuple[tuple[int, int], ...]:
-    """Heads with at least 0.9 of the highest mean, the highest first: heads come in groups of equals.
+    """Heads whose mean is within a tenth of the highest, the highest first: heads come in groups of equals.
 
-    >>> strongest(pd.Series([0.5, 0.1, 0.54], index=pd.MultiIndex.from_product([[0], [0, 1, 2]])))
-    ((0, 2), (0, 0))
+    >>> heads = pd.MultiIndex.from_product([[0], [0, 1, 2]])
+    >>> strongest(pd.Series([0.5, 0.1, 0.54], index=heads)), strongest(pd.Series([-2.0, -1.0, -3.0], index=heads))
+    (((0, 2), (0, 0)), ((0, 1),))
     """
-    equals = means[means >= TIE * means.max()].sort_values(ascending=False, kind="stable")
+    least = means.max() - (1 - TIE) * abs(means.max())
+    equals = means[means >= least].sort_values(ascending=False, kind="stable")
     return tuple((int(head[0]), int(head[1])) for head in equals.index.to_flat_index())

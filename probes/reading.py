@@ -37,7 +37,7 @@ class Reading:
         tokens: Token ids, shape (n, T).
         measure: Name of the number.
         reading: How to read it: chance, direction, unit.
-        least: Mean that the default claim asks for, half of that at w*; None: unknown.
+        least: Mean that the default claim asks for, half of that at w*, or less if it is negative; None: unknown.
 
     >>> from transformer_lens import TransformerBridge, TransformerBridgeConfig
     >>> model = TransformerBridge.boot_native(TransformerBridgeConfig(
@@ -95,7 +95,7 @@ class Reading:
         return cls(hook, probe.metric, tokens, function, least=mean / 2)
 
     def claim(self) -> Claim:
-        """The mean is at least half of what it was at w*.
+        """The mean has its sign at w* and at least half of its size.
 
         Raises:
             ValueError: If that is unknown.
@@ -103,6 +103,9 @@ class Reading:
         if self.least is None:
             raise ValueError("the default claim needs the mean at w*: use Reading.build(subject) or give least=")
         least = self.least
+        if least < 0:
+            statement = f"{self.name} has a mean <= {least:.3g}"
+            return Claim(self, statement, lambda table: bool(table["value"].mean() <= least))
         statement = f"{self.name} has a mean >= {least:.3g}"
         return Claim(self, statement, lambda table: bool(table["value"].mean() >= least))
 

@@ -206,3 +206,14 @@ def test_on_the_names_organism_the_default_claim_holds_and_all_heads_together_ma
     table = probe(subject.model)
     assert probe.claim().check(table)
     assert table.loc[table["measure"] == "direct effect"].groupby(["layer", "head"])["value"].mean().max() > 0
+
+
+def test_the_claim_is_decided_where_no_head_speaks_for_io(model):
+    probe = IOI(toys.names(4), movers=((0, 0),))
+    table = probe(model)
+    direct = table["measure"] == "direct effect"
+    table.loc[direct, "value"] = (
+        -1.0 - table.loc[direct, "layer"].astype(float) - table.loc[direct, "head"].astype(float)
+    )
+    table.loc[table["measure"] == "preference", "value"] = 1.0
+    assert probe.claim().check(table)

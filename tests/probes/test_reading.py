@@ -1,5 +1,7 @@
 """A metric of one's own on any hook."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,12 @@ def test_an_unknown_hook_names_those_near_and_a_metric_of_another_shape_is_refus
             Reading("blocks.0.hook_mlp_out", metric, TOKENS)(model)
     with pytest.raises(ValueError, match="no organism"):
         Reading.build(Subject(model), hook="blocks.0.hook_mlp_out")
+
+
+def test_the_claim_about_a_negative_mean_holds_at_home_and_not_for_a_smaller_one(model):
+    probe = Reading("blocks.0.hook_mlp_out", lambda x: -x.flatten(1).norm(dim=1), TOKENS)
+    table = probe(model)
+    claim = replace(probe, least=float(table["value"].mean()) / 2).claim()
+    assert " has a mean <= -" in claim.statement and claim.check(table)
+    assert not claim.check(table.assign(value=table["value"] / 4))
+    assert not claim.check(table.assign(value=-table["value"]))
