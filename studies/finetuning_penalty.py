@@ -122,7 +122,7 @@ def breaking(chains: pd.DataFrame, name: str) -> Iterator[dict]:
 
 
 def outside(chains: pd.DataFrame, name: str) -> dict:
-    """P3: mean difference of the loss outside the task over five task losses that all chains of both models pass."""
+    """P3: mean difference of the loss outside the task, at five task losses between the rungs of all chains."""
     curves = {model: _curves(chains, model) for model in (BASE, name)}
     ends = [(task.min(), task.max()) for curve in curves.values() for task, _ in curve]
     low, high = max(a for a, _ in ends), min(b for _, b in ends)
@@ -137,8 +137,9 @@ def outside(chains: pd.DataFrame, name: str) -> dict:
 
 
 def _curves(chains: pd.DataFrame, model: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Task loss, ascending, and loss outside the task, for each chain."""
-    rows = chains[chains["model"] == model].drop_duplicates(["chain", "rung"]).sort_values("task")
+    """Task loss, ascending, and loss outside the task, for each chain; from w* to the first rung no curve is known."""
+    mine = chains[(chains["model"] == model) & (chains["rung"] > 0)]
+    rows = mine.drop_duplicates(["chain", "rung"]).sort_values("task")
     return [(one["task"].to_numpy(), one["others"].to_numpy()) for _, one in rows.groupby("chain")]
 
 

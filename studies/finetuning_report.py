@@ -55,8 +55,8 @@ def redraw(folder: Path) -> Path:
 
 LOSSES = (
     "Loss on held-out text outside the task against the loss on the task, along every ladder: a line a copy, its first"
-    " point w*. Equal task loss is one vertical line; P3 is the mean vertical distance. Bars: ± one standard error over"
-    " chains."
+    " point w*. Equal task loss is one vertical line; P3 is the mean vertical distance where both have rungs. Bars: ±"
+    " one standard error over chains."
 )
 
 

@@ -19,7 +19,9 @@ PANELS = (
 _NOTE = (
     "Large: mean over behaviours (P3: its only number), bars 95 % intervals (P1, P3: Welch's t over chains; P2: chains "
     "and questions). Small: single behaviours, filled where called at q ≤ 0.05. Hollow large: a suspect rung is "
-    "involved. Triangles: bounds, chains leave the ladder. Right of the line: a penalty."
+    "involved. Triangles: bounds, chains leave the ladder. P2 bars without a point: the copy's loss lies between "
+    "the base model's w* and first rung, the bar reaches to both, single behaviours are shown where called. Right of "
+    "the line: a penalty."
 )
 
 
@@ -51,17 +53,20 @@ def penalties(found: pd.DataFrame) -> Figure:
 
 def _row(panel: Axes, height: int, rows: pd.DataFrame) -> None:
     shown = rows[np.isfinite(rows["value"])].sort_values("value").reset_index(drop=True)
-    overall = shown["label"].eq("all behaviours") | (len(shown) == 1)
+    overall = shown["label"].eq("all behaviours") | shown["quantity"].eq("P3")
+    between = shown["note"].str.contains("first rung")
+    single = shown[~overall & ~(between & shown["call"].eq("undecided"))]
     each: Any
-    for place, each in enumerate(shown[~overall].itertuples()):
+    for place, each in enumerate(single.itertuples()):
         fill = style.COLOURS[0] if each.call != "undecided" else "white"
         panel.plot([each.value], [height + 0.12 + 0.07 * (place % 4)], _shape(each), color=style.COLOURS[0],
                    markerfacecolor=fill, markersize=3, linewidth=0)  # fmt: skip
     for each in shown[overall].itertuples():
-        fill = "white" if style.kind(each.verdict) == "suspect" else style.COLOURS[1]
         ends = [end for end in (each.low, each.high) if np.isfinite(end)]
         if len(ends) == 2:
             panel.plot(ends, [height - 0.12] * 2, color=style.COLOURS[1], linewidth=1.2)
+    for each in shown[overall & ~between].itertuples():
+        fill = "white" if style.kind(each.verdict) == "suspect" else style.COLOURS[1]
         panel.plot([each.value], [height - 0.12], _shape(each), color=style.COLOURS[1], markerfacecolor=fill, zorder=4)
 
 
@@ -77,7 +82,9 @@ def _ticks(panel: Axes, values: pd.Series) -> None:
     ends = [min([*finite, 0.5]) / 1.5, max([*finite, 2.0]) * 1.5]
     panel.set_xlim(max(low, ends[0]), min(high, ends[1]))
     places = [
-        tick for tick in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if panel.get_xlim()[0] <= tick <= panel.get_xlim()[1]
+        tick
+        for tick in (0.05, 0.1, 0.2, 0.5, 0.7, 1, 1.4, 2, 5, 10, 20)
+        if panel.get_xlim()[0] <= tick <= panel.get_xlim()[1]
     ]
     panel.set_xticks(places, [f"{tick:g}" for tick in places])
     panel.xaxis.set_minor_formatter(NullFormatter())
