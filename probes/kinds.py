@@ -53,7 +53,7 @@ class Kinds:
     """
 
     name: ClassVar[str] = "kinds"
-    needs: ClassVar[str] = "corpus.of_kind, corpus.heldout"
+    needs: ClassVar[str] = "corpus.of_kind, corpus.heldout, of text whose law is known"
     measures: ClassVar[Mapping[str, Measure]] = {
         "loss": Measure(chance=None, higher=False, binary=False, unit="nats per token"),
         "excess": Measure(chance=None, higher=False, binary=False, unit="nats per token"),

@@ -80,7 +80,7 @@ class Patching:
     """
 
     name: ClassVar[str] = "patching"
-    needs: ClassVar[str] = "a bridge; corpus.pairs"
+    needs: ClassVar[str] = "a bridge; corpus.pairs or corpus.of_kind (repeat)"
     clean: Tensor
     corrupted: Tensor
     position: Tensor

@@ -97,15 +97,15 @@ INSTALLED = {
 }
 
 
-@pytest.mark.parametrize("name", INSTALLED)
-def test_every_probe_that_is_installed_is_held_to_the_contract(name):
-    assert isinstance(PROBES[name](toys.subject(toys.bridge())), INSTALLED[name].load())
-    assert name in CLAIMS
-
-
 @pytest.fixture(scope="module")
 def model():
     return toys.bridge()
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_every_probe_that_is_installed_is_held_to_the_contract(name, model):
+    assert isinstance(PROBES[name](toys.subject(model)), INSTALLED[name].load())
+    assert name in CLAIMS
 
 
 @pytest.fixture(scope="module", params=PROBES)

@@ -160,6 +160,10 @@ def test_copying_of_random_weights_is_near_zero():
 
 @TRAINED
 def test_ablating_the_previous_token_head_raises_the_second_half_loss_tenfold(subject, table):
+    """Ten is the project's requirement: a pilot whose loss at w* was 0.034 had 38 (zero) to 171 (resample).
+
+    Measured on what the repetition determines: 0.0006 nats at w*, 4.5 with the head at its mean.
+    """
     previous = by_head(table, "previous token")
     assert previous.max() >= 0.5
     layer, head = previous.idxmax()

@@ -124,8 +124,10 @@ def value(table, measure, pairs=None):
 
 
 def test_the_shipped_model_adds_by_rotations(table, probe):
-    """Thresholds: Nanda et al. 2023 restrict to the key frequencies without loss, lose everything without them, and
-    explain 95 % of the logits; Gini of a few frequencies against 0.08 measured on random weights.
+    """Thresholds: Nanda et al. 2023 restrict to the key frequencies without loss, lose everything without them (more
+    than ln p, a guess), and explain 95 % of the logits; Gini of a few frequencies against 0.08 measured on random
+    weights. Measured: restricted 0.93 of the loss, excluded 4.75 against ln 113 = 4.73, explained 0.954, Gini 0.55 and
+    0.69; eleven key frequencies where theirs has five.
     """
     assert 1 <= len(probe.keys) <= 56 / 4
     assert value(table, "restricted loss") <= 2 * value(table, "loss", "all")

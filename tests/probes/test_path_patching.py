@@ -26,7 +26,10 @@ def effects(table, model_table=None):
 
 @pytest.mark.parametrize(("mlps", "mlp"), [("recomputed", True), ("frozen", False)])
 def test_the_paths_of_a_head_sum_to_its_total_effect_in_a_linear_model(mlps, mlp):
-    """Every path of a changed head leads to one head next, or to none; without MLPs in between all are direct."""
+    """Every path of a changed head leads to one head next, or to none; without MLPs in between all are direct.
+
+    1e-6 of the largest effect: the norms of that model are linear but for 1e-16, all is float64; 4e-14 is measured.
+    """
     model = linear.gpt2(mlp=mlp)
     paths = effects(PathPatching(*PAIRS, mlps=mlps)(model)).groupby(["layer", "head", "example"])["value"].sum()
     whole = effects(Patching(*PAIRS, sites=("z",), positions="together")(model))

@@ -97,7 +97,10 @@ def trained():
 
 
 def test_the_request_is_moved_in_the_retrieval_model(trained):
-    """Threshold: Variengien & Winsor report R1(C2) at >= 0.7 of the original probability in 98 of 106 cases."""
+    """Threshold: Variengien & Winsor report R1(C2) at >= 0.7 of the original probability in 98 of 106 cases.
+
+    Measured: 0.9995 after one block, which is L2, between L1 = 0 and L3 = 2.
+    """
     probe = RequestPatching.build(Subject(*trained, organism=retrieval))
     table = probe(trained[0])
     found = table.set_index("measure")["value"]
