@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
-FULL = Size((0.1, 0.18, 0.3, 0.5, 0.8), 4, 2, 2, 256, 256, None, None)
+FULL = Size((0.1, 0.18, 0.3, 0.5, 0.8), 4, 2, 2, 256, 256, None, None, budget=1300)
 QUICK = Size((0.3, 0.8), 2, 1, 1, 64, 64, 150, 50)
 
 

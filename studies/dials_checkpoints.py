@@ -15,14 +15,16 @@ from degrade.result import Draw, Ladder
 from studies.dials_matching import rise_of
 
 CONFIG = "config.json"
+BEYOND = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoints:
-    """Checkpoints as a ladder of one chain: the latest is the first rung."""
+    """Checkpoints as a ladder of one chain: the latest is the first rung; `missed`: those beyond the ladder."""
 
     ladder: Ladder
     kept: list[Draw] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
 
     @property
     def model(self) -> Any:
@@ -58,14 +60,22 @@ def found(organism: Any, folder: str | Path | None) -> list[Path]:
 
 
 def climb(ladder: Ladder, folders: list[Path]) -> Checkpoints:
-    """Each checkpoint whose loss on the ladder's evaluation set is above that of w*, the latest first."""
+    """Each checkpoint whose loss on the ladder's evaluation set is above that of w*, the latest first.
+
+    Behaviours are compared over the rises that the ladder has: checkpoints more than a tenth above its last rung that
+    is not failed are listed in `missed`.
+    """
+    rungs = ladder.table[(ladder.table["rung"] > 0) & (ladder.table["verdict"] != "failed")]
+    most = (1 + BEYOND) * float(rungs["evaluation_rise"].max())
     light = replace(ladder, kept=[], traces=ladder.traces.iloc[:0], losses=ladder.losses.iloc[:0])
     dial = Checkpoints(light)
     for folder in reversed(folders):
         draw = Draw(len(dial.kept) + 1, 0, 0, 0.0, 0.0, float("nan"), "ok", _weights(folder, ladder))
         with dial.applied(draw):
             rise = rise_of(ladder)
-        if rise > 0:
+        if rise > most:
+            dial.missed.append(f"{folder.name}: its rise of {rise:.3g} lies beyond the ladder")
+        elif rise > 0:
             dial.kept.append(replace(draw, target=rise, rise=rise))
     return dial
 

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from studies import behaviours, figures, findings
-from studies.dials_agreement import GENERALITY, agreements, generality
+from studies.dials_agreement import GENERALITY, NATURAL, agreements, generality
 from studies.dials_findings import finding, number
 from studies.report import Cell, Plate, Report, Table, write
 
+BESIDE = 3
 AGREEMENT = (
     "Kendall's τ_b of E½ with training frequency and with generality, dial by dial: means over chains with 95 % t"
     " intervals; dials without a chance element have one draw a rung and no interval. Difference: natural minus this"
@@ -34,15 +35,21 @@ def redraw(folder: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text())
     ladder, table = pd.read_parquet(folder / "ladder.parquet"), pd.read_parquet(folder / "probes.parquet")
     found, ranks, rungs = agreements(table), behaviours.ranking(table), behaviours.rungs(table)
-    drawn = {
-        "agreements": Plate("Which order each dial follows", figures.png(figures.agreements(found)), PLATE),
-        "ranking": Plate("Half-retention scales", figures.png(figures.ranking(ranks, rungs)), RANKING),
-    }
+    drawn = {"agreements": Plate("Which order each dial follows", figures.png(figures.agreements(found)), PLATE)}
+    for place, dials in enumerate(_groups(ranks), start=1):
+        some = figures.ranking(ranks[ranks["dial"].isin(dials)], rungs[rungs["dial"].isin(dials)])
+        drawn[f"ranking-{place}"] = Plate(f"Half-retention scales: {', '.join(dials)}", figures.png(some), RANKING)
     (folder / "figures").mkdir(exist_ok=True)
     for name, plate in drawn.items():
         (folder / "figures" / f"{name}.png").write_bytes(plate.png)
     marks = behaviours.marks(table)
     return write(folder, _report(ladder, found, ranks, rungs, marks, manifest, list(drawn.values())))
+
+
+def _groups(ranks: pd.DataFrame) -> list[list[str]]:
+    """The natural dial with a few others at a time: more do not fit a page."""
+    others = [dial for dial in ranks["dial"].unique() if dial != NATURAL]
+    return [[NATURAL, *others[start : start + BESIDE]] for start in range(0, max(len(others), 1), BESIDE)]
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -113,6 +114,21 @@ def test_checkpoints_come_in_the_order_of_training(tmp_path):
     assert [path.name for path in dials_checkpoints.found(None, tmp_path)] == ["step-30", "step-200", "step-1000"]
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         dials_checkpoints.found(None, tmp_path / "step-30")
+
+
+def test_checkpoints_beyond_the_ladder_are_listed_and_the_latest_comes_first(monkeypatch):
+    """Weights scaled towards 0: the earlier the checkpoint, the less is left."""
+    ladder = short_ladder(steps=400, burn_in=100, chains=2)
+    left = {"step-1": 0.0, "step-2": 0.5, "step-3": 0.9}
+    monkeypatch.setattr(
+        dials_checkpoints, "_weights", lambda folder, own: [left[folder.name] * w for w in own.selection.copy()]
+    )
+    top = ladder.table.loc[ladder.table["verdict"] != "failed", "evaluation_rise"].max()
+    dial = dials_checkpoints.climb(ladder, [Path(name) for name in left])
+    rises = [draw.rise for draw in dial.draws()]
+    assert rises == sorted(rises) and [draw.rung for draw in dial.draws()] == list(range(1, len(rises) + 1))
+    assert len(rises) + len(dial.missed) == 3 and all(0 < rise <= 1.1 * top for rise in rises)
+    assert all("beyond the ladder" in text for text in dial.missed)
 
 
 def planted(seed, halves, noise=0.2, chains=4):
