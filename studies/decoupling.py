@@ -23,7 +23,8 @@ from studies.differences import limits, p_value
 from studies.findings import usable
 from studies.finetuning_ladders import Losses
 from studies.finetuning_penalty import by_chain
-from studies.finetuning_tasks import entropy
+from studies.finetuning_tasks import entropy, take
+from studies.finetuning_tasks import size as count
 from studies.statistics import adjusted
 from studies.structure import OVERALL, lost
 from studies.subject import build_probes, open_subject
@@ -37,6 +38,7 @@ LARGER, SMALLER = "larger", "smaller"
 SHARES = (0.5, 1.0, 2.0)  # rungs, in units of the gap between the two models
 FULL = Size(SHARES, 4, 2, 2, 256, 512, 400, 150)
 QUICK = Size(SHARES[1:], 2, 1, 1, 64, 128, 60, 25)
+QUICK_ROWS = 8192  # of the training data, in a quick run
 COLUMNS = ["label", "smaller", "larger", "value", "low", "high", "se", "p", "q", "call", "verdict", "note"]
 CALLED = 0.05
 
@@ -76,7 +78,7 @@ def run(
         probes: Probes as `NAME:key=value,...`; None for induction, kinds and recall, as far as they fit.
         rises: Target rises of the larger model, nats per token; None: the gap between the models times 0.5, 1 and 2.
         seed: Of everything random.
-        quick: A smaller version; its rungs are too short to be called ok.
+        quick: A smaller version, on some of the data; its rungs are too short to be called ok.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
         out: A new directory for tables, draws, figures and report; None writes nothing.
@@ -94,13 +96,12 @@ def run(
     subject = open_subject(model)
     organism: Any = subject.organism
     larger = replace(subject, model=organism.load_larger()[0])
+    data = _some(larger.data, QUICK_ROWS, seed) if quick else larger.data
     gap, _ = organism.reference_gap(subject.model)
     size = (QUICK if quick else FULL).at(rises)
     size = size if rises is not None else size.at([share * gap for share in size.rises])
     asked = build_probes(subject, probes, PROBES)
-    own = (
-        climb(larger, larger.data, size, seed, longer, workers, progress) if ladder is None else stored(ladder, larger)
-    )
+    own = climb(larger, data, size, seed, longer, workers, progress) if ladder is None else stored(ladder, larger)
     paid = Losses(
         {"base": organism.examples(organism.corpus.heldout(4 * size.heldout, entropy(seed, "heldout")).tokens)}
     )
@@ -112,6 +113,12 @@ def run(
                     "longer": longer, "gap between the models": gap, "ladder": ladder and str(ladder)}  # fmt: skip
         _write(Path(out), own, table, settings)
     return table
+
+
+def _some(data: Any, rows: int, seed: int) -> Any:
+    """A random subset of examples, all if there are fewer."""
+    order = np.random.default_rng(entropy(seed, "rows")).permutation(count(data))
+    return take(data, np.sort(order[:rows]))
 
 
 def kept(table: pd.DataFrame) -> pd.DataFrame:
