@@ -26,7 +26,7 @@ from studies.finetuning_penalty import by_chain
 from studies.finetuning_tasks import entropy, take
 from studies.finetuning_tasks import size as count
 from studies.statistics import adjusted
-from studies.structure import OVERALL, lost
+from studies.structure import BETWEEN, OVERALL, lost
 from studies.subject import build_probes, open_subject
 from studies.sweeping import sweep_all
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
 LARGER, SMALLER = "larger", "smaller"
-SHARES = (0.5, 1.0, 2.0)  # rungs, in units of the gap between the two models
-FULL = Size(SHARES, 4, 2, 2, 256, 512, 400, 150)
-QUICK = Size(SHARES[1:], 2, 1, 1, 64, 128, 60, 25)
+SHARES = (1.0, 2.0, 4.0)  # rungs, in units of the gap between the two models
+FULL = Size(SHARES, 3, 2, 2, 256, 512, None, None, budget=900)
+QUICK = Size(SHARES[2:], 2, 1, 1, 64, 128, 150, 50)  # colder rungs take more than a quick run has
 QUICK_ROWS = 8192  # of the training data, in a quick run
 COLUMNS = ["label", "smaller", "larger", "value", "low", "high", "se", "p", "q", "call", "verdict", "note"]
 CALLED = 0.05
@@ -76,9 +76,10 @@ def run(
     Args:
         model: An organism by name, one that ships a larger model.
         probes: Probes as `NAME:key=value,...`; None for induction, kinds and recall, as far as they fit.
-        rises: Target rises of the larger model, nats per token; None: the gap between the models times 0.5, 1 and 2.
+        rises: Target rises of the larger model, nats per token; None: the gap between the models times 1, 2 and 4.
         seed: Of everything random.
-        quick: A smaller version, on some of the data; its rungs are too short to be called ok.
+        quick: A smaller version, on some of the data, of the hottest rung alone: what is kept at the gap, which lies
+            below it, is bounded by the values at w* and there.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
         out: A new directory for tables, draws, figures and report; None writes nothing.
@@ -162,11 +163,12 @@ def finding(table: pd.DataFrame) -> list[str]:
     each = found[found["label"] != OVERALL]
     words = {call: list(each.loc[each["call"] == call, "label"]) for call in ("keeps more", "keeps less", "undecided")}
     said = "; ".join(f"{call} {len(names)} ({', '.join(names) or 'none'})" for call, names in words.items())
+    ends = f"[{overall['low']:.3g}, {overall['high']:.3g}]"
+    amount = f"within {ends}" if BETWEEN in overall["note"] else f"{overall['value']:.3g} {ends}"
     return [
         held,
         f"Degraded to the smaller model's loss ({overall['note']}; rungs there: {overall['verdict']}), the larger model"
-        f" has {overall['value']:.3g} [{overall['low']:.3g}, {overall['high']:.3g}] more of the behaviours than the"
-        " smaller one, as a share of its own at w*, on average.",
+        f" has {amount} more of the behaviours than the smaller one, as a share of its own at w*, on average.",
         f"Of {len(each)} behaviours it {said} (q ≤ 0.05).",
     ]
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from studies.findings import usable
 from studies.finetuning_ladders import MIXED, TASK_ONLY
-from studies.structure import OVERALL
+from studies.structure import BETWEEN, OVERALL
 
 CONTROL = "control"
 QUANTITIES = ("P1 ratio", "P2", "P3")
@@ -37,10 +37,12 @@ def finding(found: pd.DataFrame, rungs: pd.DataFrame) -> list[str]:
 
 
 def number(row: Any) -> str:
-    """Value and interval: a bound where chains leave the ladder, words where there is none."""
+    """Value and interval: a bound where chains leave the ladder, limits alone where only those are known."""
     if not np.isfinite(row["value"]):
         return "not to be had" + (f" ({row['note']})" if row["note"] else "")
     low, high = (_limit(row[end]) for end in ("low", "high"))
+    if BETWEEN in row["note"]:
+        return f"within [{low}, {high}]"
     word = "at least " if np.isposinf(row["high"]) else "at most " if _open_below(row) else ""
     interval = f" [{low}, {high}]" if "nan" not in (low, high) else " (no interval)"
     return f"{word}{row['value']:.3g}{interval}"

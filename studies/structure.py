@@ -18,6 +18,7 @@ from studies.differences import Difference
 from studies.retention import SIGNAL
 
 OVERALL = "all behaviours"
+BETWEEN = "between w* and the first rung"  # where a difference is only bounded
 
 
 class Lost(NamedTuple):
@@ -65,11 +66,12 @@ def lost(part: pd.DataFrame, chains: pd.DataFrame, degraded: str, other: str) ->
     reach = min(float(rows["rise"].max()) for rows in ladders.values())
     if gap > reach:
         note = f"the ladder ends {reach:.3g} nats per token above its own loss, the other model's is {gap:.3g} above"
+        note = note if reach > 0 else "no rung of the ladder can be used"
         return [Lost(OVERALL, Difference(np.nan, np.nan, np.nan), "trained", note)]
     readings = _readings(ladders, max(gap, 0.0))
     verdict = max((_at(ladders[key], one[key]) for one in readings for key in one), key=severity)
     note = f"at a base loss of {own[1]:.4g} nats per token" + ("" if gap > 0 else ", better than the base model's own")
-    note += ", between w* and the first rung" if len(readings) > 1 else ""
+    note += f", {BETWEEN}" if len(readings) > 1 else ""
     asked = [
         [one for between in readings if (one := _parts(part, rows, between, other))]
         for _, rows in mine.groupby(BEHAVIOUR, observed=True)

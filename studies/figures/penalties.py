@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from studies.figures import style
+from studies.structure import BETWEEN
 
 PANELS = (
     ("P1 ratio", "P1: E½(base) / E½(copy)\n(no unit, log axis)", 1.0),
@@ -54,7 +55,7 @@ def penalties(found: pd.DataFrame) -> Figure:
 def _row(panel: Axes, height: int, rows: pd.DataFrame) -> None:
     shown = rows[np.isfinite(rows["value"])].sort_values("value").reset_index(drop=True)
     overall = shown["label"].eq("all behaviours") | shown["quantity"].eq("P3")
-    between = shown["note"].str.contains("first rung")
+    between = shown["note"].str.contains(BETWEEN, regex=False)
     single = shown[~overall & ~(between & shown["call"].eq("undecided"))]
     each: Any
     for place, each in enumerate(single.itertuples()):
@@ -179,18 +180,26 @@ def kept(found: pd.DataFrame) -> Figure:
         found: What `studies.decoupling.kept` returned.
     """
     rows = found[np.isfinite(found["value"])].sort_values("value").reset_index(drop=True)
-    figure = Figure(figsize=(5.6, 1.4 + 0.2 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(5.6, 1.4 + 0.2 * max(len(rows), 3)), layout="constrained")
     panel = figure.subplots()
     panel.axvline(0, color="0.4", linewidth=0.8, zorder=0)
+    if rows.empty:
+        why = style.note(f"Nothing to compare: {found['note'].iloc[0]}.", 4.0)
+        panel.text(0.5, 0.5, why, ha="center", va="center", fontsize=7.5, transform=panel.transAxes)
     row: Any
     for height, row in enumerate(rows.itertuples()):
         colour = style.COLOURS[1] if row.label == "all behaviours" else style.COLOURS[0]
         if np.isfinite(row.low):
             panel.plot([row.low, row.high], [height, height], color=colour, linewidth=1.1)
+        if BETWEEN in row.note and row.call == "undecided":
+            continue
         fill = "white" if row.call == "undecided" else colour
         panel.plot([row.value], [height], "o", color=colour, markerfacecolor=fill, markersize=4.5, zorder=4)
     panel.set_yticks(range(len(rows)), list(rows["label"]))
-    text = "Bars: 95 % intervals over chains and questions. Filled: called at q ≤ 0.05. Right of 0: more is kept."
+    text = (
+        "Bars: 95 % intervals over chains and questions; where the smaller model's loss lies between w* and the first "
+        "rung, they reach to both, without a point. Filled: called at q ≤ 0.05. Right of 0: more is kept."
+    )
     axis = "larger at the smaller model's loss − smaller\n(share of the larger model's f(w*) − f₀)\n"
     figure.supxlabel(axis + style.note(text, 5.6), fontsize=7.5)
     return figure

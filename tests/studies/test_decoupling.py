@@ -29,3 +29,20 @@ def test_a_smaller_model_beyond_the_ladder_is_said_to_be():
     found = kept(table(loss=5.0))
     assert np.isnan(found.value).all()
     assert "cannot be compared" in finding(table(loss=5.0))[1]
+
+
+def test_below_the_first_rung_what_is_kept_is_only_bounded():
+    found = kept(table(gone=0.02, loss=1.55)).set_index("label")
+    assert (found.low < found.high).all() and found.note.str.contains("between w").all()
+    assert "within [" in finding(table(gone=0.02, loss=1.55))[1]
+
+
+def test_without_a_usable_rung_the_figure_says_so():
+    from studies.figures import kept as drawn
+    from studies.figures import png
+
+    rows = table()
+    failed = rows.assign(verdict=rows["verdict"].where(rows["rung"] == 0, "failed"))
+    figure = drawn(kept(failed))
+    assert png(figure, dpi=50).startswith(b"\x89PNG")
+    assert "no rung of the ladder can be used" in figure.axes[0].texts[0].get_text().replace("\n", " ")
