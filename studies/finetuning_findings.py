@@ -60,7 +60,9 @@ def _numbers(rows: pd.DataFrame) -> str:
     parts = []
     for quantity in QUANTITIES:
         main = _main(rows, quantity)
-        if main is not None:
+        if main is not None and not np.isfinite(main["value"]):
+            parts.append(f"{quantity} is {number(main)}")
+        elif main is not None:
             parts.append(f"{WORDS[quantity].format(number(main))} ({main['call']}; rungs there: {main['verdict']})")
         each = rows[(rows["quantity"] == quantity) & (rows["label"] != OVERALL)]
         if quantity == "P1 ratio" and len(each):
