@@ -165,7 +165,7 @@ def draw_rungs(panel: Axes, rungs: pd.DataFrame) -> None:
 
 def note(text: str, width: float) -> str:
     """The text below a figure, in lines that fit its width in inches."""
-    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, int(width * 19)))
+    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, int(width * 17.5)))
 
 
 def spread(places: Sequence[float], gap: float) -> np.ndarray:
