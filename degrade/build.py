@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from degrade import memory, preconditioners, tables
 from degrade.chain import Scene
-from degrade.climb import Stage, climb
+from degrade.climb import climb
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
 from degrade.journal import Journal, recording
@@ -29,6 +29,7 @@ from degrade.request import Request
 from degrade.result import Ladder
 from degrade.samplers import SAMPLERS, exact
 from degrade.shelf import shelf_for
+from degrade.stage import Stage
 
 BATCH, WORK = 32, 1e8
 PRIOR_DRAWS = 8

@@ -7,7 +7,7 @@ so far counts as burn-in. On all data a rung of given temperature also goes on u
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from degrade.recorded import reached, recall
 from degrade.request import Request
 from degrade.samplers import SAMPLERS
 from degrade.schedule import joined, onward, scheduled
+from degrade.stage import Stage, lightened
 from degrade.step_size import HEATING, Bound
 from degrade.temperature import Ascent, Rung, aim, visit
 from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most_added, vague
@@ -33,22 +34,6 @@ CHECK = (30, 90)
 BUDGET = 2600
 GROWTH = 2.0
 PRECISE = 0.012
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A climbed rung: what was asked, and what its chains brought back (one with a fault has no draws).
-
-    `spent` counts the steps of a chain here, lengthening included, the calibration's rounds not; `halved` are short
-    legs at half the step, from where the chains ended; `cooled` those of the way back, if there was one.
-    """
-
-    rung: Rung
-    plan: Plan
-    legs: list[Leg]
-    spent: int
-    halved: list[Leg] = field(default_factory=list)
-    cooled: list[Leg] = field(default_factory=list)
 
 
 def climb(
@@ -76,7 +61,7 @@ def climb(
             rung = visit(ascent, number, (request.nbetas or [])[number - 1])
         else:
             rung = aim(ascent, number, request.rises[number - 1], stages[-1].rung if stages else None)
-        stages.append(_drawn(ascent, rung, request))
+        stages.append(lightened(_drawn(ascent, rung, request), request.cool))
         reached(journal, ascent, stages[-1])
         done(stages[-1])
     return cool(ascent, stages, done) if request.cool else stages
@@ -103,9 +88,9 @@ def _drawn(ascent: Ascent, rung: Rung, request: Request) -> Stage:
             spent += plan.steps
         fault, reading, halved = _assessed(ascent, plan, legs, rung.target, part)
     absent = [_absent(plan, chain, why) for chain, why in ascent.faults.items()]
-    if not halved and _checked(ascent, plan):
-        halved = _halved(ascent, plan, part)
-    return Stage(rung, plan, legs + absent, spent, halved)
+    if legs and not halved and _checked(ascent, plan):
+        reading = _read(ascent.scene, legs, _halved(ascent, plan, part))
+    return Stage(rung, plan, legs + absent, spent, reading)
 
 
 def _checked(ascent: Ascent, plan: Plan) -> bool:
@@ -209,10 +194,15 @@ def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
     """Run all chains that are left through a plan."""
     keys = {chain: Key(ascent.settings.seed, "production", plan.rung, chain, turn=part) for chain in ascent.states}
     futures = [ascent.engine.submit(advance, plan, keys[chain], state) for chain, state in ascent.states.items()]
-    legs: list[Leg] = [future.result() for future in futures]
+    legs: list[Leg] = [_sharing(plan, future.result()) for future in futures]
     ascent.faults |= {leg.chain: leg.fault for leg in legs if leg.fault}
     ascent.states = {leg.chain: leg.weights for leg in _sound(legs)}
     return _sound(legs)
+
+
+def _sharing(plan: Plan, leg: Leg) -> Leg:
+    """The leg with the metric of the plan itself: one that comes from another process brings a copy."""
+    return replace(leg, plan=replace(leg.plan, metric=plan.metric, vector=plan.vector))
 
 
 def _halved(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:

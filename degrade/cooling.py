@@ -14,9 +14,10 @@ import pandas as pd
 from degrade.chain import Leg, Scene, advance
 from degrade.diagnostics import Estimate, fixed_rises, over_chains, rhat
 from degrade.noise import Key
+from degrade.stage import slim
 
 if TYPE_CHECKING:
-    from degrade.climb import Stage
+    from degrade.stage import Stage
     from degrade.temperature import Ascent
 
 BURN_IN = 2
@@ -45,7 +46,7 @@ def cool(ascent: "Ascent", stages: list["Stage"], done: Callable[["Stage"], Any]
         ]
         legs = [leg for leg in (future.result() for future in futures) if not leg.fault]
         states = {leg.chain: leg.weights for leg in legs}
-        cooled[plan.rung] = legs
+        cooled[plan.rung] = [slim(leg) for leg in legs]
         done(stage)
     return [replace(stage, cooled=cooled.get(stage.rung.number, [])) for stage in stages]
 

@@ -43,8 +43,8 @@ class Examples:
         """The examples at `index`, in that order, on `device`."""
         if isinstance(self.source, Tensor | tuple | Mapping):
             rows = torch.as_tensor(np.asarray(index), dtype=torch.long)
-            return _map(self.source, lambda part: part[rows.to(part.device)].to(device))
-        return _map(default_collate([self.source[int(i)] for i in index]), lambda part: part.to(device))
+            return _map(self.source, lambda part: moved(part[moved(rows, part.device)], device))
+        return _map(default_collate([self.source[int(i)] for i in index]), lambda part: moved(part, device))
 
     @property
     def places(self) -> int:
@@ -59,6 +59,14 @@ class Examples:
     def chunks(self, size: int) -> list[np.ndarray]:
         """Indices of all examples in order, `size` at a time."""
         return np.split(np.arange(len(self)), range(size, len(self), size))
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device; on its way to an accelerator the host does not wait for what is queued there.
+
+    From pageable memory such a copy has left the host's buffer when the call returns; the way back would not be safe.
+    """
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def _parts(source: Any) -> list[Any]:

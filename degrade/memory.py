@@ -12,7 +12,7 @@ from degrade.request import Request
 from degrade.timing import held, logits
 
 GIB = 2**30
-COPIES, A_CHAIN, A_RUNG = 30, 5, 10  # of the weights: in all; for each chain; kept of each rung
+COPIES, A_CHAIN, A_RUNG = 40, 6, 5  # of the weights: in all; for each chain; kept of each rung to come back through
 SURELY = 0.7  # an estimate is within 30 %
 GROUPS = Path("/sys/fs/cgroup")
 
@@ -32,7 +32,7 @@ def free(device: torch.device | None = None) -> int:
     return there if most == "max" else min(there, max(int(most) - int(used), 0))
 
 
-def peak(weights: int, held: int, logits: int, batch: int, fixed: int, rungs: int, chains: int) -> int:
+def peak(weights: int, held: int, logits: int, batch: int, fixed: int, back: int, chains: int) -> int:
     """Bytes of one process: copies of the weights, and the larger of a gradient and of a pass over the fixed set.
 
     Args:
@@ -41,10 +41,10 @@ def peak(weights: int, held: int, logits: int, batch: int, fixed: int, rungs: in
         logits: Bytes of the logits of an example.
         batch: Examples of the largest gradient.
         fixed: Examples of the fixed set.
-        rungs: Their number.
+        back: Rungs that chains come back through.
         chains: Their number.
     """
-    copies = COPIES + A_CHAIN * chains + rungs * (A_RUNG + chains)
+    copies = COPIES + A_CHAIN * chains + A_RUNG * back
     return copies * weights + max(batch * held, logits * (fixed + 2 * min(CHUNK, fixed)))
 
 
@@ -66,14 +66,14 @@ def refuse(scene: Scene, request: Request, batch: int) -> None:
     Raises:
         TooLargeError: naming what is needed, what is free, and the cure.
     """
-    fixed, rungs = len(scene.evaluation.data), len(request.rises or request.nbetas or [])
+    fixed, back = len(scene.evaluation.data), request.cool * len(request.rises or request.nbetas or [])
     weights = sum(tensor.numel() * 4 for tensor in scene.potential.center)
-    one = peak(weights, held(scene), logits(scene), batch, fixed, rungs, request.chains)
+    one = peak(weights, held(scene), logits(scene), batch, fixed, back, request.chains)
     whole, there = one + (0 if scene.shelf else drawn(scene, request)), free(scene.potential.device)
     if SURELY * whole > there:
         raise TooLargeError(
             f"this ladder needs about {whole / GIB:.2g} GiB of memory ({weights / GIB:.2g} for a copy of the weights),"
-            f" and {there / GIB:.2g} are free; expected less: take fewer rungs or chains, a smaller batch_size"
+            f" and {there / GIB:.2g} are free; expected less: take fewer chains, a smaller batch_size"
             f" ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights (only=...)"
         )
     if scene.shelf and (room := shutil.disk_usage(scene.shelf.folder).free) < drawn(scene, request):

@@ -127,7 +127,13 @@ def estimate(planned: Planned) -> Estimate:
         unit=(_seconds(costs, fewest, batch, fixed, held), _seconds(costs, most, batch, fixed, held)),
         before=passes * costs.forward + 2 * BATCHES * costs.gradient(SIZE),
         memory=memory.peak(
-            costs.weights, costs.held, costs.logits, max(batch, step_size.BATCH), fixed, rungs, request.chains
+            costs.weights,
+            costs.held,
+            costs.logits,
+            max(batch, step_size.BATCH),
+            fixed,
+            request.cool * rungs,
+            request.chains,
         ),
         kept=rungs * request.chains * request.draws * costs.weights * (request.keep == "weights"),
         sampled=selection.count,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from degrade.data import Examples
+from degrade.data import Examples, moved
 from degrade.losses import Loss, Replay, logits_of, measure
 from degrade.noise import Tensors
 from degrade.parameters import Selection
@@ -52,7 +52,7 @@ class Potential:
         nats = self.nats(index)
         size = self.unit * len(index)
         gradients = torch.autograd.grad(nats.sum() / size, self.selection.tensors)
-        rise = (nats.detach() - self.baseline[torch.as_tensor(index)]).sum() / size
+        rise = (nats.detach() - self.baseline[moved(torch.as_tensor(index), self.baseline.device)]).sum() / size
         return rise, [g.float() for g in gradients]
 
     def energy(self, nbeta: float, weights: Tensors) -> tuple[float, list[Tensor]]:

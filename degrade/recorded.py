@@ -16,7 +16,7 @@ from degrade.fingerprint import tensors
 from degrade.journal import MISSING, Journal
 
 if TYPE_CHECKING:
-    from degrade.climb import Stage
+    from degrade.stage import Stage
     from degrade.temperature import Ascent
 
 LARGE = 2**27  # bytes of arguments above which a calibration round costs more room than it is worth: it is redone

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from degrade.chain import TRACE, Leg, Scene
-from degrade.climb import Stage
 from degrade.cooling import Against, against
-from degrade.diagnostics import Estimate, at_target, coefficient, fixed_rises, read
+from degrade.diagnostics import Estimate, at_target, coefficient, fixed_rises
 from degrade.manifest import describe
 from degrade.preconditioners import choose
 from degrade.request import Request
 from degrade.result import Draw, Ladder
+from degrade.stage import Stage
 from degrade.temperature import Rung
 from degrade.verdict import Verdict, judge
 
@@ -83,10 +83,10 @@ def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple
         "steps": plan.steps, "burn_in": plan.burn_in, "spent": stage.spent,
         "restarts": sum(leg.restarts for leg in legs),
     }  # fmt: skip
-    if not finished:
+    if stage.reading is None:
         verdict = Verdict("failed", f"no chain finished ({faults[0]})")
         return _trained(scene) | dict.fromkeys(_MEASURED, float("nan")) | base | _words(verdict), verdict
-    reading = read(finished, stage.halved, plan, scene.evaluation.baseline.numpy(), scene.evaluation.count.numpy())
+    reading = stage.reading
     reach = reading.rise.mean / ceiling
     above = against(scene, finished, stage.cooled)
     verdict = judge(reading, rung.target, reach, request.chains, faults, above)

@@ -20,6 +20,7 @@ NAMES = {
     "dln": "LLC of deep linear networks against exact sampling, beside devinterp",
     "heating": "LLC against batch size and step size, with and without noise correction",
     "mixing": "gradients until the LLC of a quadratic is right, beside devinterp",
+    "shipped": "gradients until the model that ships has a verdict of ok, beside devinterp's rules",
     "step": "time of a sampling step over bare forward + backward",
 }
 

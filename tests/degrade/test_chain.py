@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from degrade import chain
 from degrade import metric as metrics
-from degrade.chain import RESTARTS, Plan, advance
+from degrade.chain import BLOCK, RESTARTS, Plan, advance
 from degrade.curvature import Curvature
 from degrade.noise import Key
 from degrade.parameters import lent
@@ -117,3 +119,47 @@ def test_on_all_data_the_step_follows_the_curvature_and_the_force_is_read_at_eac
     assert (np.diff(steps) <= 0).all() and steps[0] == pytest.approx(1.8 * allowed)
     assert allowed <= steps[-1] * 1.001 < 1.1 * allowed
     assert found.force.shape == (100,)
+
+
+class HostReads(TorchDispatchMode):
+    """Counts values that the host reads out of tensors, each of which would wait for an accelerator."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def host_reads(sampler, steps, batch_size):
+    net, x = quadratic(cond=10, d=50)
+    scene = scene_of(net, x, quadratic_loss)
+    metric = metrics.build([1 / (NBETA * net.h + 1)], Curvature([net.h], [net.h]), [1.0], NBETA, batch_size, (None,))
+    plan = Plan(1, NBETA, metric, 0.1, "", steps, 0, batch_size, sampler, tracked=False)
+    with lent(net, scene.potential.selection), HostReads() as reads:
+        advance(scene, plan, Key(0), scene.potential.center)
+    return reads.count
+
+
+@pytest.mark.parametrize("sampler", [name for name, one in SAMPLERS.items() if not one.exact])
+def test_no_step_waits_for_a_value_on_the_host(sampler):
+    assert host_reads(sampler, 3 * BLOCK, 32) == host_reads(sampler, 2 * BLOCK, 32) < BLOCK
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sampler", [name for name, one in SAMPLERS.items() if not one.exact])
+def test_no_step_waits_for_an_accelerator(sampler, monkeypatch):
+    net, x = quadratic(cond=10, d=50)
+    scene = scene_of(net.cuda(), x, quadratic_loss)
+    h = net.h.cuda()
+    metric = metrics.build([1 / (NBETA * h + 1)], Curvature([h], [h]), [1.0], NBETA, 32, (None,))
+    plan = Plan(1, NBETA, metric, 0.1, "", BLOCK, 0, 32, sampler, tracked=False)
+    monkeypatch.setattr(chain, "_guard", lambda *_: torch.cuda.set_sync_debug_mode("default"))
+    with lent(net, scene.potential.selection):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            advance(scene, plan, Key(0), scene.potential.center)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -123,7 +123,7 @@ def test_draws_of_the_first_format_are_read(tmp_path):
 
 def test_what_cannot_fit_is_refused_with_the_cure(monkeypatch, tmp_path):
     monkeypatch.setattr("degrade.memory.free", lambda device=None: 1000)
-    with pytest.raises(TooLargeError, match=r"needs about .* GiB of memory .* free; expected less: take fewer rungs"):
+    with pytest.raises(TooLargeError, match=r"needs about .* GiB of memory .* free; expected less: take fewer chains"):
         small(tmp_path / "run")
     monkeypatch.undo()
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
