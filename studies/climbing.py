@@ -30,9 +30,9 @@ class Size:
     width: float = 0.32
     budget: int | None = None
 
-    def at(self, rises: Sequence[float] | None, budget: int | None = None) -> "Size":
+    def at(self, rises: Sequence[float] | float | None, budget: int | None = None) -> "Size":
         """The same with other rises, or another budget; None leaves them."""
-        given = {} if rises is None else {"rises": tuple(rises)}
+        given = {} if rises is None else {"rises": (rises,) if isinstance(rises, float | int) else tuple(rises)}
         return replace(self, **given, **({} if budget is None else {"budget": budget}))  # type: ignore[arg-type]
 
     def suited(self, organism: Any) -> "Size":
