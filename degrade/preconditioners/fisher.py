@@ -13,8 +13,8 @@ DAMPING = 0.1
 
 
 def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known: Curvature | None) -> Curvature:
-    """The diagonal of the Fisher information."""
-    return estimate(potential, weights, key, step)
+    """The diagonal of the Fisher information, without the mean gradient: it would be one more copy of the weights."""
+    return estimate(potential, weights, key, step)._replace(slope=())
 
 
 def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:

@@ -3,15 +3,21 @@
 Blocks of 25 steps of a chain (all that `degrade.chain` does at a step: batch, paired rise, virials, update, guard) take
 turns with 25 bare passes on batches of the same size; the figure is the median over rounds of the ratio of CPU times,
 one thread. The one-off pass that measures the losses at w* is listed apart, in bare passes over the same examples.
+
+`memory` is the peak of resident memory during a block, in sizes of the parameters, the model counted as one: of a wider
+model (14 million parameters) at batch 1 × 8, where activations are small. `per chain` is what a chain costs before its
+first step and after its last, as seconds of a leg of one step beyond those of a step within a block.
 """
 
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 
 from degrade.build import set_scene
@@ -51,18 +57,55 @@ def run(quick: bool = False) -> pd.DataFrame:
         )
         for batch_size, rounds in ((32, 10), (4, 16)):
             rows += timed(scene, batch_size, 2 if quick else rounds)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([*rows, *(large(*kind) for kind in KINDS)])
 
 
-def model_and_data() -> tuple[torch.nn.Module, torch.Tensor]:
+def large(sampler: str, preconditioner: str) -> dict:
+    """Peak memory of a block of steps of a wide model, and what one chain costs apart from its steps."""
+    model, tokens = model_and_data(width=512, length=8)
+    size, selection = sum(4 * p.numel() for p in model.parameters()), select(model)
+    before = psutil.Process().memory_info().rss - size
+    with lent(model, selection):
+        scene = set_scene(
+            model, selection, tokens, next_token_loss, Request(nbetas=[NBETA], width=0.5, evaluation=4), None, (), False
+        )
+        one = case(scene, sampler, preconditioner, 1)
+        peak = watched(lambda: one.steps(0))
+        block = min(seconds(lambda: one.steps(1)) for _ in range(3))
+        single = Case(scene, replace(one.plan, steps=1))
+        alone = min(seconds(lambda: single.steps(1)) for _ in range(3))
+    about = {"sampler": sampler, "preconditioner": preconditioner, "batch": "1 x 8"}
+    return about | {"memory": round((peak - before) / size, 2), "per chain": round(alone - block / BLOCK, 4)}
+
+
+def watched(work: Callable[[], object]) -> int:
+    """The highest resident memory while some work is done, looked at every millisecond."""
+    process, seen, done = psutil.Process(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen[0] = max(seen[0], process.memory_info().rss)
+            done.wait(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return seen[0]
+
+
+def model_and_data(width: int = 128, length: int = TIME) -> tuple[torch.nn.Module, torch.Tensor]:
     """An untrained GPT-2 (time does not depend on the weights) and random tokens."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=512, n_positions=TIME, n_embd=128, n_layer=4, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+        vocab_size=512, n_positions=TIME, n_embd=width, n_layer=4, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
     )
-    return GPT2LMHeadModel(config).eval(), torch.randint(512, (256, TIME))
+    return GPT2LMHeadModel(config).eval(), torch.randint(512, (256, length))
 
 
 def timed(scene: Scene, batch_size: int, rounds: int) -> list[dict]:
