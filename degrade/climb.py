@@ -108,7 +108,7 @@ def _assessed(
     if not legs:
         return "", None, []
     reading, halved = _read(ascent.scene, legs, []), []
-    fault = remedy(reading, target) or ("more" if _vague(ascent, reading, target) else "")
+    fault = remedy(reading, target) or ("more" if _imprecise(ascent, reading, target) else "")
     if fault in ("", "step") and _checked(ascent, plan):
         halved = _halved(ascent, plan, part)
         reading = _read(ascent.scene, legs, halved)
@@ -116,7 +116,7 @@ def _assessed(
     return fault, reading, halved
 
 
-def _vague(ascent: Ascent, reading: Reading, target: float) -> bool:
+def _imprecise(ascent: Ascent, reading: Reading, target: float) -> bool:
     """Whether λ at a given temperature is not yet known to 1.2 %; asked for on all data, where steps are cheap."""
     return math.isnan(target) and ascent.whole and bool(reading.rise.se > PRECISE * abs(reading.rise.mean))
 

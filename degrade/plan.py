@@ -208,7 +208,7 @@ def _room(found: Estimate, workers: int) -> str:
     if whole <= free:
         return said
     return (
-        f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers, rungs or"
+        f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers or"
         " chains, or a smaller context"
     )
 

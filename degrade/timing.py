@@ -83,7 +83,7 @@ def _gradient(scene: Scene, size: int) -> Any:
 
 
 def _short(scene: Scene, request: Request, batch: int) -> Plan:
-    """A few steps with a metric that knows nothing: as dear as any, and so short that nothing moves."""
+    """A few steps with a metric that knows nothing, so short that nothing moves; no turn of a basis (ekfac) is in."""
     center = scene.potential.center
     ones, zeros = ([torch.full_like(w, value) for w in center] for value in (1.0, 0.0))
     flat = Curvature(ones, zeros, zeros)
