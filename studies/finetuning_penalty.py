@@ -123,10 +123,11 @@ def breaking(chains: pd.DataFrame, name: str) -> Iterator[dict]:
 
 def outside(chains: pd.DataFrame, name: str) -> dict:
     """P3: mean difference of the loss outside the task, at five task losses between the rungs of all chains."""
-    curves = {model: _curves(chains, model) for model in (BASE, name)}
+    curves, label = {model: _curves(chains, model) for model in (BASE, name)}, "loss outside the task"
+    if not all(curves.values()):
+        return _row("P3", label, Difference(np.nan, np.nan, np.nan), "trained", "a ladder has no rung that can be used")
     ends = [(task.min(), task.max()) for curve in curves.values() for task, _ in curve]
     low, high = max(a for a, _ in ends), min(b for _, b in ends)
-    label = "loss outside the task"
     if not high > low:
         return _row("P3", label, Difference(np.nan, np.nan, np.nan), "trained", "the ladders share no task loss")
     levels = np.linspace(low, high, LEVELS)
