@@ -188,7 +188,8 @@ def report(folder: str | Path) -> Path:
     rows = []
     for row in found.to_dict("records"):
         numbers = [f"{row[name]:.3g}" for name in ("smaller", "larger")]
-        value = f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+        ends = f"[{row['low']:.3g}, {row['high']:.3g}]"
+        value = f"within {ends}" if BETWEEN in row["note"] else f"{row['value']:.3g} {ends}"
         cells = [row["label"], *numbers, value, f"{row['q']:.3f}", row["call"]]
         rows.append([*(Cell(text) for text in cells), Cell(row["verdict"], row["verdict"].split(" ")[0])])
     head = ["behaviour", "smaller f(w*)", "larger f(w*)", "kept beyond", "q", "call", "verdict"]

@@ -35,7 +35,7 @@ def watanabe(n: float, total: float | None = None) -> Temperature:
     21.71...
     """
     nbeta = scales.watanabe(n)
-    more = total is not None and total > n
+    more = total is not None and total > (1 + 1e-6) * n  # n is a mean count in float32, times the examples
     note = f"that of all the data, n = {total:,.0f}, is {scales.watanabe(total):,.0f}" if more and total else ""
     return Temperature(WATANABE, nbeta, nbeta, nbeta, note)
 
