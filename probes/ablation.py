@@ -288,7 +288,7 @@ def _questions(subject: Subject, group: str, n: int, seed: int) -> tuple[Tensor,
 
 
 def _costliest(table: pd.DataFrame, kind: str) -> tuple[tuple[str, int, int], ...]:
-    """Components whose mean rise is at least `TIE` of the largest, the largest first."""
+    """Components whose mean rise is within 1 - `TIE` of the largest, of its size, the largest first."""
     rises = table[(table["measure"] == "loss rise") & (table["kind"] == kind)].reindex(columns=[*KEYS, "value"])
     means = rises.fillna({"head": -1}).groupby(KEYS)["value"].mean().sort_values(ascending=False, kind="stable")
     least = means.max() - (1 - TIE) * abs(means.max())
