@@ -39,8 +39,8 @@ class LLC:
 
         sd over chains / √chains holds all noise, but is itself uncertain with few chains; the traces' own error,
         (Σ_c se_c²)^½ / chains by effective sample size, does not see chains that disagree. Both hold the noise of the
-        minibatches on which L(w) − L(w*) is taken. Where minibatch heating bounded the step, the error of the part that
-        the step adds comes on top, whether it was taken out or not.
+        minibatches on which L(w) − L(w*) is taken. With minibatches the error of the part that the step adds comes on
+        top, or that part itself where it was left in (`degrade.diagnostics.coefficient`).
         """
         errors = self.errors
         known = [errors[name] for name in ("chain", "within_chain") if math.isfinite(errors[name])]
@@ -52,8 +52,8 @@ class LLC:
         each, row = self.per_chain, self._row
         within = float(np.sqrt((each.se**2).sum())) / len(each) if len(each) else math.nan
         left = row.llc / (row.nbeta * row.rise) if row.rise else 1.0
-        touched = row.bound == "heating" or abs(left - 1) > 1e-9
-        heating = abs(row.nbeta * row.rise * row.heating_se) if touched else 0.0
+        # what `llc_se` holds beyond the rise's own error: see `degrade.diagnostics.coefficient`
+        heating = math.sqrt(max(row.llc_se**2 - (row.nbeta * row.rise_se * left) ** 2, 0.0))
         return {
             "chain": over_chains(list(each.llc)).se * float(left) if len(each) else math.nan,
             "within_chain": within * float(left),

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 import degrade
+from degrade.diagnostics import Estimate, coefficient
 from degrade.preconditioners import PRECONDITIONERS
 from tests.degrade.toys import Quadratic, classifier, quadratic, quadratic_loss
 
@@ -86,6 +88,19 @@ def test_the_error_holds_both_chains_and_traces():
     assert (traces.ess > 2).all()
     _, alone = small(chains=1, step_size=0.5)
     assert alone.se == alone.errors["within_chain"] > 0
+
+
+@pytest.mark.parametrize("bound", ["heating", "stability"])
+def test_the_error_holds_what_the_step_adds_as_the_ladder_has_it(bound):
+    """A rung of 8 ± 3 % added: taken out with its error, or left in as an error of its own."""
+    _, result = small(step_size=0.5)
+    table = result.ladder.table.copy()
+    rise, error = table.rise[1], table.rise_se[1]
+    found = coefficient(100.0, Estimate(rise, error), Estimate(0.08, 0.03), bound, 0.2)
+    table.loc[1, ["bound", "llc", "llc_se", "heating_se"]] = [bound, found.mean, found.se, 0.03]
+    again = degrade.LLC(replace(result.ladder, table=table))
+    assert again.se == pytest.approx(found.se)
+    assert again.errors["heating"] == pytest.approx(100.0 * rise * (0.03 if bound == "heating" else 0.08))
 
 
 def test_examples_and_groups_of_them_add_up():
