@@ -18,7 +18,7 @@ from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
-HALVINGS = 8
+HALVINGS = 12
 PACES = {"full": (25, 80), "short": (20, 20), "brief": (8, 40)}
 FORCES = 8
 NEAR = 0.3
