@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
-FULL = Size((0.15, 0.35, 0.8), 3, 2, 2, 256, 256, 160, 60)
+FULL = Size((0.35, 0.8), 3, 2, 2, 256, 256, None, None, budget=700)
 QUICK = Size((0.4, 0.9), 2, 1, 1, 64, 128, 130, 50)
 ROWS, QUICK_ROWS = 8192, 2048
 STRONGEST = VARIANTS[2]
