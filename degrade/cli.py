@@ -43,7 +43,7 @@ Probes = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Quick = Annotated[bool, typer.Option(help="A smaller version, within 90 seconds.")]
+Quick = Annotated[bool, typer.Option(help="A smaller version, of a minute or two.")]
 Controls = Annotated[bool, typer.Option(help="Also run the controls that need a ladder of their own.")]
 Longer = Annotated[float, typer.Option(min=0.1, help="Multiply the steps of each rung.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes, one thread each [default: 2].")]

@@ -12,7 +12,7 @@ from degrade.request import Request
 from degrade.timing import held, logits
 
 GIB = 2**30
-COPIES, A_CHAIN, A_RUNG = 40, 6, 5  # of the weights: in all; for each chain; kept of each rung to come back through
+COPIES, A_CHAIN, A_RUNG = 40, 6, 6  # of the weights: in all; for each chain; kept of each rung to come back through
 SURELY = 0.7  # an estimate is within 30 %
 GROUPS = Path("/sys/fs/cgroup")
 
@@ -73,8 +73,8 @@ def refuse(scene: Scene, request: Request, batch: int) -> None:
     if SURELY * whole > there:
         raise TooLargeError(
             f"this ladder needs about {whole / GIB:.2g} GiB of memory ({weights / GIB:.2g} for a copy of the weights),"
-            f" and {there / GIB:.2g} are free; expected less: take fewer chains, a smaller batch_size"
-            f" ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights (only=...)"
+            f" and {there / GIB:.2g} are free; expected less: take fewer chains (with cool=True, rungs), a smaller"
+            f" batch_size ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights (only=...)"
         )
     if scene.shelf and (room := shutil.disk_usage(scene.shelf.folder).free) < drawn(scene, request):
         raise TooLargeError(

@@ -114,7 +114,7 @@ def estimate(planned: Planned) -> Estimate:
         some = request.model_copy(update={"evaluation": len(few)})
         scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
         batch = request.batch_size or build.usual_batch(replace(scene.potential, data=data), request.sampler)
-        costs = measured(scene, request)
+        costs = measured(scene, request, batch >= len(data))
     rungs, fixed = len(request.rises or request.nbetas or []), min(request.evaluation, len(data))
     fewest, most = (counted(request, batch < len(data), long) for long in (False, True))
     passes = len(data) + held + (build.PRIOR_DRAWS + 1) * fixed
@@ -149,12 +149,14 @@ def counted(request: Request, noisy: bool, long: bool) -> Counts:
         long: At the most: all rounds, each as long as it can be, and all of the budget.
     """
     rungs = len(request.rises or request.nbetas or [])
-    rounds = temperature.ROUNDS if long else 2
-    warm = temperature.WARM_UPS * (3 if long else 1) / rungs
-    length, warming = 2 * pilot.PACES["full"][long], 2 * pilot.PACES["short"][long]
+    brief = not noisy and request.rises is None  # see `temperature.visit`
+    rounds = 1 if brief else temperature.ROUNDS if long else 2
+    warm = (temperature.MEMORY - 1 if brief else temperature.WARM_UPS * (3 if long else 1)) / rungs
+    length, warming = (2 * pilot.PACES["brief" if brief else pace][long] for pace in ("full", "short"))
     burn_in, steps = climb._lengths(math.inf if long else 0.0, request)
     drawn = max(steps, climb._budget(request)) if long else steps
-    halved = float(np.clip((steps - burn_in) // 3, *climb.CHECK))
+    checked = noisy or request.step_size is not None
+    halved = checked * float(np.clip((steps - burn_in) // 3, *climb.CHECK))
     looks = max(schedule.LOOKS, request.draws)
     pairs = 4 * step_size.PAIRS if noisy else 0
     return Counts(

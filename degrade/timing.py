@@ -14,6 +14,7 @@ from degrade.chain import Plan, Scene, attempt
 from degrade.curvature import Curvature
 from degrade.noise import Key
 from degrade.potential import _answers, example_nats
+from degrade.preconditioners import choose
 from degrade.request import Request
 from degrade.samplers import AUTO
 
@@ -48,8 +49,8 @@ class Costs(NamedTuple):
         return self.fixed + self.each * examples
 
 
-def measured(scene: Scene, request: Request) -> Costs:
-    """Time gradients of two sizes, a forward pass and some steps at w*."""
+def measured(scene: Scene, request: Request, whole: bool) -> Costs:
+    """Time gradients of two sizes, a forward pass and some steps at w*; `whole`: as if each were on all the data."""
     potential, few = scene.potential, len(scene.potential.data)
     slow = _timed(lambda: _gradient(scene, min(4, few))) > SLOW
     one, two = SIZES[slow]
@@ -57,11 +58,11 @@ def measured(scene: Scene, request: Request) -> Costs:
     each = max((times[1] - times[0]) / (two - one), 1e-9)
     forward = _timed(lambda: example_nats(potential.model, potential.loss, potential.data, potential.device)) / few
     fixed = max(times[0] - one * each, 0.0)
-    plan = _short(scene, request, one)
+    plan = _short(scene, request, one, whole)
     key = Key(request.seed, "calibration")
-    whole = _timed(lambda: attempt(scene, plan, key, potential.center)) / plan.steps
+    stepped = _timed(lambda: attempt(scene, plan, key, potential.center)) / plan.steps
     weights = sum(tensor.numel() * 4 for tensor in potential.center)
-    return Costs(fixed, each, forward, max(whole - times[0], 0.0), weights, _held(scene, one), logits(scene))
+    return Costs(fixed, each, forward, max(stepped - times[0], 0.0), weights, _held(scene, one), logits(scene))
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -82,15 +83,15 @@ def _gradient(scene: Scene, size: int) -> Any:
     return scene.potential.gradient(scene.potential.center, index)
 
 
-def _short(scene: Scene, request: Request, batch: int) -> Plan:
-    """A few steps with a metric that knows nothing, so short that nothing moves; no turn of a basis (ekfac) is in."""
-    center = scene.potential.center
-    ones, zeros = ([torch.full_like(w, value) for w in center] for value in (1.0, 0.0))
-    flat = Curvature(ones, zeros, zeros)
+def _short(scene: Scene, request: Request, batch: int, whole: bool) -> Plan:
+    """A few steps so short that nothing moves, by a metric that knows nothing but, for ekfac, what basis to turn to."""
+    center, name = scene.potential.center, choose(request.preconditioner, whole)
     sampler = "baoab" if request.sampler == AUTO else request.sampler
-    settings = pilot.Settings(request.seed, 1, batch, sampler, "fisher", None, math.inf)
+    settings = pilot.Settings(request.seed, 1, batch, sampler, "ekfac" if name == "ekfac" else "fisher", None, math.inf)
+    ones, zeros = ([torch.full_like(w, value) for w in center] for value in (1.0, 0.0))
+    known = pilot.first_look(scene, settings) if name == "ekfac" else Curvature(ones, zeros, zeros)
     return Plan(
-        rung=0, nbeta=1.0, metric=pilot.bind(scene, settings, flat, 1.0), step_size=1e-9, bound="", steps=4, burn_in=0,
+        rung=0, nbeta=1.0, metric=pilot.bind(scene, settings, known, 1.0), step_size=1e-9, bound="", steps=4, burn_in=0,
         batch_size=batch, sampler=sampler, tracked=False,
     )  # fmt: skip
 

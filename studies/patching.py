@@ -52,7 +52,7 @@ def run(
         probes: Probes as `NAME:key=value,...`, request-patching or circuit-loss among them; None for both.
         rises: Target loss rises, nats per unit of the loss; None for the study's own.
         seed: Of everything random.
-        quick: A smaller version; its rungs are too short to be called ok.
+        quick: A smaller version, of a minute or two.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
         ladder: Directory of an earlier run of the same model, whose draws are asked instead of climbing again.

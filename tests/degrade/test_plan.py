@@ -73,7 +73,7 @@ def test_a_gradient_of_a_large_batch_is_told_from_small_ones():
 
     request = Request.of(**one.settings)
     scene = set_scene(net, select(net), tokens, degrade.next_token_loss, request, None, (), False)
-    costs = measured(scene, request)
+    costs = measured(scene, request, False)
     real = _timed(lambda: _gradient(scene, 256))
     assert 0.5 < costs.gradient(256) / real < 2
     assert costs.weights == 4 * sum(p.numel() for p in net.parameters())

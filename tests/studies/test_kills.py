@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from degrade.journal import RUN, place
 from tests.degrade.runs import same
 
 KILLS, SHORTEST, LONGEST = 20, 3.0, 25.0  # seconds of a life: from within the imports to several stored results
@@ -23,7 +24,7 @@ def started(*arguments) -> subprocess.Popen:
 
 def begun(out: Path, workers: int) -> list:
     """The command that goes on with a run, or begins it."""
-    if out.with_name(f".{out.name}.partial").exists():
+    if (place(out) / RUN).exists():
         return ["resume", out]
     return ["run", "survival", "--quick", "--workers", workers, "--out", out]
 
