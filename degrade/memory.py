@@ -74,7 +74,8 @@ def refuse(scene: Scene, request: Request, batch: int) -> None:
         raise TooLargeError(
             f"this ladder needs about {whole / GIB:.2g} GiB of memory ({weights / GIB:.2g} for a copy of the weights),"
             f" and {there / GIB:.2g} are free; expected less: take fewer chains (with cool=True, rungs), a smaller"
-            f" batch_size ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights (only=...)"
+            f" batch_size ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights"
+            " (only=...)"
         )
     if scene.shelf and (room := shutil.disk_usage(scene.shelf.folder).free) < drawn(scene, request):
         raise TooLargeError(
