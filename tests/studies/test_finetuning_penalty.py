@@ -103,6 +103,14 @@ def test_failed_rungs_take_no_part_and_suspect_ones_mark_what_rests_on_them():
     assert row(penalties(spoiled), "P1 ratio", "canary").verdict == "suspect"
 
 
+@pytest.mark.parametrize("model", [BASE, "tuned"])
+def test_a_model_without_a_usable_rung_leaves_no_number(model):
+    table = planted(5, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (1.0, 0.0, 1.6, 1.5)})
+    spoiled = table.assign(verdict=table.verdict.mask((table.model == model) & (table.rung > 0), "failed"))
+    other = row(penalties(spoiled), "P3", "loss outside the task")
+    assert np.isnan(other.value) and other.note
+
+
 def test_false_calls_on_a_null_stay_nominal():
     """40 nulls: those with a call of any number at most at the 99.9 % point of a binomial with 5 %."""
     same = {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (1.0, 0.0, 1.5, 1.5)}
