@@ -75,7 +75,9 @@ def climb(ladder: Ladder, folders: list[Path]) -> Checkpoints:
             rise = rise_of(ladder)
         if rise > most:
             dial.missed.append(f"{folder.name}: its rise of {rise:.3g} lies beyond the ladder")
-        elif rise > 0:
+        elif not rise > 0:
+            dial.missed.append(f"{folder.name}: its rise of {rise:.3g} is none")
+        else:
             dial.kept.append(replace(draw, target=rise, rise=rise))
     return dial
 

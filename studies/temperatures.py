@@ -6,6 +6,7 @@ of single ones. The same is asked of subsets of the data (n) and of other widths
 make the coefficient depend on the scale; and, with `checkpoints`, of the model over its training.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -157,22 +158,27 @@ def _ladders(
     """The ladder around n / ln n; or that rung alone, and a stored ladder."""
     organism: Any = subject.organism
     heldout = organism.examples(organism.corpus.heldout(size.heldout, seed + 1).tokens)
+    other = None if folder is None else _comparable(stored(folder, subject), folder, units(data), size)
     n_over_ln_n = watanabe(units(data)).nbeta
     factors = size.factors if folder is None else (1.0,)
     own = climb_ladder(
         subject.model, data, nbetas=[factor * n_over_ln_n for factor in factors], loss=next_token_loss, heldout=heldout,
         seed=seed, workers=workers, progress=progress, **size.main,
     )  # fmt: skip
-    if folder is None:
-        return [own]
-    other = stored(folder, subject)
-    for what, mine, theirs in (
-        ("n", own.manifest["n"], other.manifest["n"]),
-        ("width", own.manifest["settings"]["width"], other.manifest["settings"]["width"]),
+    return [own] if other is None else [own, other]
+
+
+def _comparable(ladder: Ladder, folder: Any, n: int, size: Size) -> Ladder:
+    """The ladder, if it is of as many units of data and of the neighbourhood that this study takes."""
+    settings = ladder.manifest["settings"]
+    for what, mine, theirs, cure in (
+        ("n", n, ladder.manifest["n"], "give rows=1.0 for a ladder on all the data, or leave ladder out"),
+        ("width", size.main.get("width"), settings["width"], "leave ladder out"),
+        ("gamma", size.main.get("gamma"), settings["gamma"], "leave ladder out"),
     ):
-        if mine != theirs:
-            raise ValueError(f"the ladder in {folder} has {what}={theirs}; expected {mine}, that of this study")
-    return [own, other]
+        if mine != theirs and not (mine and theirs and math.isclose(mine, theirs, rel_tol=1e-6)):
+            raise ValueError(f"the ladder in {folder} has {what}={theirs}; expected {mine}, that of this study: {cure}")
+    return ladder
 
 
 def _read(

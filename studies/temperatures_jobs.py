@@ -108,7 +108,7 @@ QUICK = Size(
 def some(data: Any, size: float | int, seed: int) -> tuple[Any, np.ndarray]:
     """Some examples, without replacement, and their places: a share of all, or so many; nested for one seed."""
     total = len(Examples(data))
-    count = min(total, round(size * total) if isinstance(size, float) else size)
+    count = min(total, max(1, round(size * total) if isinstance(size, float) else size))
     order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(total)
     places = np.sort(order[:count])
     return (data if count == total else Examples(data).batch(places)), places
