@@ -69,8 +69,13 @@ def levels(rows: pd.DataFrame, temperatures: list[Temperature]) -> pd.DataFrame:
 
 
 def shares(rows: pd.DataFrame, nbeta: float) -> pd.DataFrame:
-    """Each part's share of its family's sum and its rank (1: the largest) at one temperature, chain by chain."""
+    """Each part's share of its family's sum and its rank (1: the largest) at one temperature, chain by chain.
+
+    Parts read off the draws of one ladder share the error of its rung's correction, which cancels in shares.
+    """
     here = at(rows, nbeta)
+    if (rows["question"] == "ladder").all():
+        here = here.assign(shared=0.0)
     sums = here.groupby(["family", "chain"])["llc"].transform("sum")
     rank = here.groupby(["family", "chain"])["llc"].rank(ascending=False)
     return here.assign(share=here["llc"] / sums, rank=rank)

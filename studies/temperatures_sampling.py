@@ -108,11 +108,13 @@ def part_rows(ladder: Ladder, pulls: pd.DataFrame, question: str) -> pd.DataFram
     about = whole_rows(ladder, question).set_index(["rung", "chain"])
     rows = means.rename("pull").reset_index().join(about.drop(columns=["family", "part"]), on=["rung", "chain"])
     left = rows["llc"] / (rows["nbeta"] * rows["rise"])
-    return rows.assign(llc=rows["nbeta"] * rows["pull"] * left, shared=0.0)[list(ROWS)]
+    return rows.assign(llc=rows["nbeta"] * rows["pull"] * left)[list(ROWS)]
 
 
 def example_rows(ladder: Ladder, groups: np.ndarray | None = None) -> pd.DataFrame:
     """What each evaluation example carries of λ: nβ (E[ℓ_i(w)] − ℓ_i(w*)) / Σ count, by rung and chain.
+
+    Corrected as the rung's whole λ is.
 
     Args:
         ladder: A ladder, live or loaded.
@@ -127,11 +129,12 @@ def example_rows(ladder: Ladder, groups: np.ndarray | None = None) -> pd.DataFra
         each = influence.chain_llcs(ladder, rung) * counts.mean() / counts.sum()
         for chain, values in zip(numbers, each, strict=True):
             place = about.index.get_loc((rung, chain))
-            same: Any = about[["nbeta", "rise", "heldout_rise", "verdict"]].iloc[place].to_dict()
-            frames.append(pd.DataFrame({"part": [str(p) for p in places], "group": labels, "llc": values})
+            same: Any = about[["nbeta", "rise", "heldout_rise", "verdict", "shared", "llc"]].iloc[place].to_dict()
+            left = same.pop("llc") / (same["nbeta"] * same["rise"])
+            frames.append(pd.DataFrame({"part": [str(p) for p in places], "group": labels, "llc": values * left})
                           .assign(rung=rung, chain=chain, **same))  # fmt: skip
     rows = pd.concat(frames, ignore_index=True)
-    return rows.assign(question="ladder", family="examples", shared=0.0)[[*ROWS, "group"]]
+    return rows.assign(question="ladder", family="examples")[[*ROWS, "group"]]
 
 
 def kind_rows(examples: pd.DataFrame) -> pd.DataFrame:

@@ -229,10 +229,11 @@ def test_false_calls_where_nothing_changes_stay_nominal():
 
 
 def test_errors_that_chains_share_widen_what_they_touch():
-    table = planted({"a": (50.0, 10.0), "b": (30.0, 30.0)})
+    table = planted({"a": (50.0, 10.0), "b": (30.0, 30.0)}, question="refined")
     wide = table.assign(shared=np.where(table.part == "a", 0.1, 0.0))
-    one, two = (changes(t, COLD, HOT).set_index("part") for t in (table, wide))
+    one, two, same = (changes(t, COLD, HOT).set_index("part") for t in (table, wide, wide.assign(question="ladder")))
     assert (two.change_high - two.change_low > one.change_high - one.change_low).all()
+    assert same.change_high.tolist() == one.change_high.tolist()  # one law, whose error cancels in shares
     first = levels(wide, TWO[:1]).set_index("part")
     assert first.se["a"] == pytest.approx(math.hypot(0.1 * first.llc["a"], levels(table, TWO[:1]).se[0]), rel=1e-6)
 
