@@ -26,6 +26,7 @@ BLOCK = 25
 TRACKED, CLOSELY = 8, 1  # blocks between looks at the curvature, by minibatches and by all data
 SLACK = 2.0  # one batch's curvature is noisy: below twice the bound a step is left as it is
 RESTARTS = 6
+CLIMBED = 1.5  # times the energy at entry, of which one minibatch tells
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     losses: list[np.ndarray] = []
     force: list[Tensor] = []
     kept: list[Kept] = []
-    step_size, vector = plan.step_size, plan.vector
+    step_size, vector, calm = plan.step_size, plan.vector, math.inf
     state, update = sampler.init(weights, plan.metric, step_size, key), sampler.update
     closely = plan.tracked and not _noisy(plan, scene.potential)
     every, slack, rounds = (CLOSELY, 1.0, 1) if closely else (TRACKED, SLACK, AGAIN)
@@ -164,7 +165,7 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
             if step + 1 in plan.keep:
                 kept.append(_keep(scene, plan, key, step + 1, state.weights))
         rows[start:] = [torch.cat([r, r.new_tensor([step_size])]) for r in rows[start:]]
-        _guard(torch.stack(rows[start:]), plan, scene.potential)
+        calm = _guard(torch.stack(rows[start:]), calm, plan, scene.potential)
     trace = torch.stack(rows).double().cpu().numpy()
     width = len(scene.evaluation.baseline)
     forces = np.array([float(value) for value in force])
@@ -207,19 +208,22 @@ def _dot(one: Tensors, two: Tensors) -> Tensor:
     return torch.stack([torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in zip(one, two, strict=True)]).sum()
 
 
-def _guard(rows: Tensor, plan: Plan, potential: Potential) -> None:
-    """Stop a chain that is not finite, or whose block mean is out of any equilibrium's reach.
+def _guard(rows: Tensor, calm: float, plan: Plan, potential: Potential) -> float:
+    """Stop a chain that is not finite, or whose block mean is out of any equilibrium's reach; else its calmest energy.
 
     U − U(w*) is about d/2 in a quadratic basin and at most d in any convex homogeneous one of degree ≥ 1; the rise of
-    a degraded law is below that of prior draws.
+    a degraded law is below that of prior draws. A chain that enters from a much hotter law is above that at first, and
+    has run away only if it climbs: `calm` is its lowest block mean so far, before the first block the energy at entry.
     """
-    rise, _, _, prior, _ = rows.mean(0).tolist()
     count = potential.selection.count
-    energy = plan.nbeta * rise + prior * count / 2
+    (rise, _, _, prior, _), (first, _, _, spread, _) = rows.mean(0).tolist(), rows[0].tolist()
+    energy, entered = (plan.nbeta * r + s * count / 2 for r, s in ((rise, prior), (first, spread)))
     if not math.isfinite(energy):
         raise RunawayError("the loss or the weights became non-finite")
-    if energy > 2 * count + 20 or rise > plan.ceiling:
+    calm = entered if calm == math.inf else calm
+    if energy > max(2 * count + 20, CLIMBED * calm) or rise > plan.ceiling:
         raise RunawayError(f"a block of steps reached a mean rise of {rise:.3g} nats and U - U(w*) = {energy:.3g}")
+    return min(energy, calm)
 
 
 @torch.no_grad()

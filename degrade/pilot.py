@@ -22,6 +22,7 @@ HALVINGS = 12
 PACES = {"full": (25, 80), "short": (20, 20), "brief": (8, 40)}
 FORCES = 8
 NEAR = 0.3
+BOILING = 10.0
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,26 @@ def pilot(
     settings = replace(settings, sampler=choose(settings.sampler, looks, nbeta, seen))
     sampler = SAMPLERS[settings.sampler]
     step_size = settings.step_size or bound(looks, nbeta, sampler, seen).step_size
-    leg, cut, fault = _run(scene, settings, metric, nbeta, key, weights, step_size, looks[0].vector, pace)
+    leg, cut, fault, temperature = _run(scene, settings, metric, nbeta, key, weights, step_size, looks[0].vector, pace)
     if fault:
         return Pilot(weights, math.nan, math.nan, curvature, looks[0], step_size, cut, fault)
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
-    trace = hutchinson(potential, leg.weights, metric, nbeta, key, len(leg.trace))
     found = look(potential, leg.weights, metric, nbeta, settings.batch_size, key, 1, looks[0].vector)
     place = potential.center if sampler.still else leg.weights
     seen_now = PRECONDITIONERS[settings.preconditioner].fit(potential, place, key, 1, curvature)
-    return Pilot(leg.weights, rise, float(np.mean(leg.force)) / trace - 1, seen_now, found, step_size * cut, cut)
+    return Pilot(leg.weights, rise, temperature - 1, seen_now, found, step_size * cut, cut)
+
+
+def _temperature(scene: Scene, leg: Leg, key: Key) -> float:
+    """The configurational temperature of a round, by one probe of tr K at its end."""
+    trace = hutchinson(scene.potential, leg.weights, leg.plan.metric, leg.plan.nbeta, key, len(leg.trace))
+    return float(np.mean(leg.force)) / trace
+
+
+def _climbed(leg: Leg) -> bool:
+    """Whether a round at least doubled the rise: a chain that came in hot and moves little has not boiled."""
+    rise = leg.trace[:, TRACE.index("rise")]
+    return bool(rise[len(rise) // 2 :].mean() > 2 * rise[0])
 
 
 def _run(
@@ -98,7 +110,7 @@ def _run(
     step_size: float,
     vector: list[Tensor],
     pace: str,
-) -> tuple[Leg, float, str]:
+) -> tuple[Leg, float, str, float]:
     memory = SAMPLERS[settings.sampler].memory / step_size
     steps = 2 * int(np.clip(3 * memory, *PACES[pace]))
     forces = np.linspace(steps, steps // 2, FORCES, endpoint=False).astype(int)
@@ -112,11 +124,16 @@ def _run(
             vector=vector, ceiling=settings.ceiling,
         )  # fmt: skip
         try:
-            return attempt(scene, plan, key._replace(attempt=number), weights), cut, ""
+            leg = attempt(scene, plan, key._replace(attempt=number), weights)
         except RunawayError as error:
             fault = str(error)
+            continue
+        temperature = _temperature(scene, leg, key)
+        if settings.step_size is not None or not (temperature >= BOILING and _climbed(leg)):
+            return leg, cut, "", temperature
+        fault = f"a round came to a configurational temperature of {temperature:.3g}"
     nothing = Leg(plan, key.chain, weights, np.empty((0, len(TRACE))), np.empty((0, 0)), np.empty(0))
-    return nothing, cut, f"left its basin at every step size down to {step_size * cut:.2g}: {fault}"
+    return nothing, cut, f"left its basin at every step size down to {step_size * cut:.2g}: {fault}", math.nan
 
 
 def bind(scene: Scene, settings: Settings, curvature: Curvature, nbeta: float) -> metrics.Metric:

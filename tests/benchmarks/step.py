@@ -4,16 +4,19 @@ Blocks of 25 steps of a chain (all that `degrade.chain` does at a step: batch, p
 turns with 25 bare passes on batches of the same size; the figure is the median over rounds of the ratio of CPU times,
 one thread. The one-off pass that measures the losses at w* is listed apart, in bare passes over the same examples.
 
-`memory` is the peak of resident memory during a block, in sizes of the parameters, the model counted as one: of a wider
-model (14 million parameters) at batch 1 × 8, where activations are small. `per chain` is what a chain costs before its
-first step and after its last, as seconds of a leg of one step beyond those of a step within a block.
+`memory` is the peak of resident memory from before the model is there to the end of a block, curvature and metric
+included, in sizes of the parameters, the model counted as one: of a wider model (14 million parameters) at batch 1 × 8,
+where activations are small, in a process of its own. `per chain` is what a chain costs before its first step and after
+its last, in seconds of CPU time.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
@@ -57,25 +60,35 @@ def run(quick: bool = False) -> pd.DataFrame:
         )
         for batch_size, rounds in ((32, 10), (4, 16)):
             rows += timed(scene, batch_size, 2 if quick else rounds)
-    return pd.DataFrame([*rows, *(large(*kind) for kind in KINDS)])
+        rows += [fixed(scene, *kind) for kind in KINDS]
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as own:  # a process of its own for each
+        rows += [own.submit(large, *kind).result() for kind in KINDS]
+    return pd.DataFrame(rows)
+
+
+def fixed(scene: Scene, sampler: str, preconditioner: str) -> dict:
+    """What a chain costs apart from its steps: a leg of one step less a step within a block."""
+    one = case(scene, sampler, preconditioner, 4)
+    single = Case(scene, replace(one.plan, steps=1))
+    block, alone = (min(seconds(lambda w=work: w.steps(1)) for _ in range(5)) for work in (one, single))
+    about = {"sampler": sampler, "preconditioner": preconditioner, "batch": f"4 x {TIME}"}
+    return about | {"per chain": round(alone - block / BLOCK, 4)}
 
 
 def large(sampler: str, preconditioner: str) -> dict:
-    """Peak memory of a block of steps of a wide model, and what one chain costs apart from its steps."""
+    """Peak memory of a block of steps of a wide model; in a process of its own, which has freed nothing before."""
+    torch.set_num_threads(1)
+    before = psutil.Process().memory_info().rss
     model, tokens = model_and_data(width=512, length=8)
     size, selection = sum(4 * p.numel() for p in model.parameters()), select(model)
-    before = psutil.Process().memory_info().rss - size
     with lent(model, selection):
         scene = set_scene(
             model, selection, tokens, next_token_loss, Request(nbetas=[NBETA], width=0.5, evaluation=4), None, (), False
         )
         one = case(scene, sampler, preconditioner, 1)
         peak = watched(lambda: one.steps(0))
-        block = min(seconds(lambda: one.steps(1)) for _ in range(3))
-        single = Case(scene, replace(one.plan, steps=1))
-        alone = min(seconds(lambda: single.steps(1)) for _ in range(3))
     about = {"sampler": sampler, "preconditioner": preconditioner, "batch": "1 x 8"}
-    return about | {"memory": round((peak - before) / size, 2), "per chain": round(alone - block / BLOCK, 4)}
+    return about | {"memory": round((peak - before) / size, 2)}
 
 
 def watched(work: Callable[[], object]) -> int:

@@ -163,3 +163,17 @@ def test_no_step_waits_for_an_accelerator(sampler, monkeypatch):
             advance(scene, plan, Key(0), scene.potential.center)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_chain_that_enters_from_a_hotter_law_may_come_down():
+    """It starts with 40 times the energy that the guard allows, and ends in equilibrium."""
+    net, x = quadratic(cond=10, d=50)
+    scene = scene_of(net, x, quadratic_loss)
+    metric = metrics.build([1 / (NBETA * net.h + 1)], Curvature([net.h], [net.h]), [1.0], NBETA, 512, (None,))
+    plan = Plan(1, NBETA, metric, 0.5, "", 200, 100, 512, "baoab", tracked=False)
+    hot = [w + 80 / (NBETA * net.h + 1).sqrt() for w in scene.potential.center]
+    with lent(net, scene.potential.selection):
+        found = advance(scene, plan, Key(0), hot)
+    energy = NBETA * found.trace[:, 0] + found.trace[:, 3] * 50 / 2
+    assert energy[0] > 1000 * (2 * 50 + 20) > 1000 * energy[-50:].mean()
+    assert not found.fault and found.restarts == 0
