@@ -200,6 +200,21 @@ def reachable(scene: Scene, seed: int) -> float:
     return float(np.mean(rises))
 
 
+def reach(model: nn.Module, data: Any, loss: Loss = next_token_loss, seed: int = 0, **settings: Any) -> float:
+    """E_max of a model: targets must lie below it, and below 0.8 of it for the loss to decide, not the neighbourhood.
+
+    Args:
+        model: as for `ladder`, given back bit for bit.
+        data: as for `ladder`.
+        loss: as for `ladder`.
+        seed: of evaluation set and draws; a ladder of the same seed and settings finds the same.
+        **settings: width or gamma, evaluation.
+    """
+    request, selection = Request.of(nbetas=[1.0], seed=seed, **settings), select(model, None)
+    with lent(model, selection):
+        return reachable(set_scene(model, selection, data, loss, request, None, (), False), seed)
+
+
 def _refuse_unreachable(request: Request, ceiling: float) -> None:
     if request.rises and request.rises[-1] >= ceiling:
         raise ValueError(

@@ -1,6 +1,6 @@
 """The ladders of the finetuning study: one for each copy of the model and each potential, all by the same settings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from degrade import next_token_loss, store
 from degrade.build import ladder as climb_ladder
+from degrade.build import reach
 from degrade.data import Examples
 from degrade.losses import Loss
 from degrade.models import bridge
@@ -110,19 +111,35 @@ def climb_all(
         models: Copies by name.
         data: Sampling data by potential.
         wanted: Which ladders.
-        size: Rungs, chains, draws, steps.
+        size: Rungs, chains, draws, steps; each potential has those of the rungs that it can reach.
         seed: Of the sampling; one for all, or one for each copy.
         loss: Of the potential.
         **settings: Of `degrade.ladder`.
     """
     seeds = dict.fromkeys(models, seed) if isinstance(seed, int) else seed
+    common: dict[str, Any] = {"width": size.width, "evaluation": size.evaluation, "loss": loss}
+    rises = {
+        (name, potential): _within(size.rises, reach(models[name], data[potential], seed=seeds[name], **common), name)
+        for name, potential in wanted
+    }
     return {
         (name, potential): climb_ladder(
-            models[name], data[potential], rises=size.rises, width=size.width, chains=size.chains, draws=size.draws,
-            evaluation=size.evaluation, steps=size.steps, burn_in=size.burn_in, seed=seeds[name], loss=loss, **settings,
+            models[name], data[potential], rises=rises[name, potential], chains=size.chains, draws=size.draws,
+            steps=size.steps, burn_in=size.burn_in, budget=size.budget, seed=seeds[name], **common, **settings,
         )
         for name, potential in wanted
     }  # fmt: skip
+
+
+def _within(rises: Sequence[float], most: float, name: str) -> list[float]:
+    """The rises that a potential can reach: task data alone have lower losses to rise to than the mixture."""
+    found = [rise for rise in rises if rise < most]
+    if not found:
+        raise ValueError(
+            f"no rise of {', '.join(f'{rise:g}' for rise in rises)} lies below the {most:.3g} nats that draws from the"
+            f" neighbourhood alone of {name!r} come to; expected one that does: give lower rises"
+        )
+    return found
 
 
 def stored(folder: Path, models: Mapping[str, Any], wanted: list[Place]) -> dict[Place, Ladder]:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from studies import finetuning_ladders as ladders
 from studies.behaviours import rungs
 from studies.differences import satterthwaite, welch
 from studies.finetuning_findings import finding
@@ -135,3 +136,9 @@ def test_ladders_of_the_smallest_model_end_to_end():
     assert lost.call["scaled", "skill 3"] == "penalty"
     assert (lost.call.drop(("scaled", "skill 3")) == "undecided").all()
     assert (found.call[found.model == "copy"] == "undecided").all()
+
+
+def test_a_potential_has_the_rungs_that_it_can_reach():
+    assert ladders._within((0.2, 0.4, 0.8), 0.6, "tuned") == [0.2, 0.4]
+    with pytest.raises(ValueError, match="no rise of 0.8 lies below the 0.6 nats .* of 'tuned' .* give lower rises"):
+        ladders._within((0.8,), 0.6, "tuned")
