@@ -18,7 +18,7 @@ from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
-HALVINGS = 12
+HALVINGS, GIVEN = 12, 8  # of a step that was found at a flat place, and of one that was given
 PACES = {"full": (25, 80), "short": (20, 20), "brief": (8, 40)}
 FORCES = 8
 NEAR = 0.3
@@ -114,7 +114,7 @@ def _run(
     memory = SAMPLERS[settings.sampler].memory / step_size
     steps = 2 * int(np.clip(3 * memory, *PACES[pace]))
     forces = np.linspace(steps, steps // 2, FORCES, endpoint=False).astype(int)
-    for number in range(HALVINGS):
+    for number in range(HALVINGS if settings.step_size is None else GIVEN):
         cut = 0.5**number
         plan = Plan(
             rung=key.rung, nbeta=nbeta, metric=metric, step_size=step_size * cut, bound="", steps=steps,
