@@ -160,9 +160,10 @@ def test_no_step_waits_for_an_accelerator(sampler, monkeypatch):
     with lent(net, scene.potential.selection):
         torch.cuda.set_sync_debug_mode("error")
         try:
-            advance(scene, plan, Key(0), scene.potential.center)
+            found = advance(scene, plan, Key(0), scene.potential.center)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    assert not found.fault and found.restarts == 0 and len(found.trace) == BLOCK
 
 
 def test_a_chain_that_enters_from_a_hotter_law_may_come_down():
