@@ -2,7 +2,7 @@
 
 A rung whose verdict is not clean is lengthened while its budget lasts: chains that merely mix slowly go on; where the
 temperature missed, the step was too hot or flat directions were not yet filled, the fault is mended and the part drawn
-so far counts as burn-in. On all data a rung of given temperature also goes on until its rise is known to 1.2 %.
+so far counts as burn-in. On all data a rung of given temperature also goes on until its rise is known to 1 %.
 """
 
 import math
@@ -33,7 +33,7 @@ KEPT = (200, 600)
 CHECK = (30, 90)
 BUDGET = 2600
 GROWTH = 2.0
-PRECISE = 0.012
+PRECISE = 0.01
 
 
 def climb(
@@ -117,7 +117,7 @@ def _assessed(
 
 
 def _imprecise(ascent: Ascent, reading: Reading, target: float) -> bool:
-    """Whether λ at a given temperature is not yet known to 1.2 %; asked for on all data, where steps are cheap."""
+    """Whether λ at a given temperature is not yet known to 1 %; asked for on all data, where steps are cheap."""
     return math.isnan(target) and ascent.whole and bool(reading.rise.se > PRECISE * abs(reading.rise.mean))
 
 

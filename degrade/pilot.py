@@ -19,7 +19,7 @@ from degrade.samplers import SAMPLERS
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
 HALVINGS, GIVEN = 12, 8  # of a step that was found at a flat place, and of one that was given
-PACES = {"full": (25, 80), "short": (20, 20), "brief": (8, 40)}
+PACES = {"full": (25, 80), "short": (20, 20), "brief": (4, 40)}
 FORCES = 8
 NEAR = 0.3
 BOILING = 10.0
@@ -41,7 +41,7 @@ class Settings:
 class Pilot(NamedTuple):
     """What one chain reports of one round, read from its second half.
 
-    `excess` is the configurational temperature over 1; `found` a look at the end of the round; `step_size` the step it
+    `excess` is the configurational temperature over 1 (nan where it was not asked for); `found` a look at the end of the round; `step_size` the step it
     ran with and `cut` the factor by which a runaway made it shorten that; `fault` says why it could not be run at any.
     """
 
@@ -68,13 +68,13 @@ def pilot(
 ) -> Pilot:
     """Find the step, run, read rise and temperature of the second half, measure curvature and heat at the end.
 
-    `earlier` are the looks of all chains after the round before, the chain's own first; none before the first round.
-    `seen` is the heat that the temperature of that round told of. A round takes 3 memories and is read over 3 more,
+    `earlier` are the looks of all chains after the round before, the chain's own first; where there are none the chain
+    takes one of its own. `seen` is the heat that the temperature of that round told of. A round takes 3 memories and is read over 3 more,
     within bounds by its `pace`: "full" rounds tell of rise and heat, "short" ones warm up, and "brief" ones bring a
-    chain to where the curvature is looked at.
+    chain to where the curvature is looked at; the temperature of those is measured only where the rise doubled.
     """
     metric, potential = bind(scene, settings, curvature, nbeta), scene.potential
-    looks = earlier or [look(potential, weights, metric, nbeta, settings.batch_size, key)]
+    looks = earlier or [opening(scene, settings, curvature, nbeta, key, weights)]
     settings = replace(settings, sampler=choose(settings.sampler, looks, nbeta, seen))
     sampler = SAMPLERS[settings.sampler]
     step_size = settings.step_size or bound(looks, nbeta, sampler, seen).step_size
@@ -86,6 +86,13 @@ def pilot(
     place = potential.center if sampler.still else leg.weights
     seen_now = PRECONDITIONERS[settings.preconditioner].fit(potential, place, key, 1, curvature)
     return Pilot(leg.weights, rise, temperature - 1, seen_now, found, step_size * cut, cut)
+
+
+def opening(
+    scene: Scene, settings: Settings, curvature: Curvature, nbeta: float, key: Key, weights: list[Tensor]
+) -> Found:
+    """The first look of a run, where no chain has moved."""
+    return look(scene.potential, weights, bind(scene, settings, curvature, nbeta), nbeta, settings.batch_size, key)
 
 
 def _temperature(scene: Scene, leg: Leg, key: Key) -> float:
@@ -128,7 +135,7 @@ def _run(
         except RunawayError as error:
             fault = str(error)
             continue
-        temperature = _temperature(scene, leg, key)
+        temperature = math.nan if pace == "brief" and not _climbed(leg) else _temperature(scene, leg, key)
         if settings.step_size is not None or not (temperature >= BOILING and _climbed(leg)):
             return leg, cut, "", temperature
         fault = f"a round came to a configurational temperature of {temperature:.3g}"

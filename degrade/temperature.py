@@ -23,7 +23,7 @@ from degrade.curvature import Curvature, average, expected_rise
 from degrade.diagnostics import over_chains
 from degrade.engine import Engine
 from degrade.noise import Key
-from degrade.pilot import Pilot, Settings, pilot
+from degrade.pilot import Pilot, Settings, opening, pilot
 from degrade.samplers import SAMPLERS
 from degrade.step_size import HEATING, Bound, Found, bound, choose
 
@@ -75,9 +75,10 @@ class Ascent:
         """Run all chains one round at one temperature; returns where the rise tends to and what each chain reports."""
         self.rounds += 1
         curvature = average(self.memory)
+        start = self._start(rung, nbeta, curvature)
         futures = {
             chain: self.engine.submit(
-                pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain),
+                pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain) or start,
                 self.seen, pace,
             )
             for chain, state in self.states.items()
@@ -91,10 +92,18 @@ class Ascent:
         self.memory = [*known, average([p.curvature for p in pilots.values()])][-MEMORY:]
         excess = over_chains([p.excess for p in pilots.values()])
         surely = excess.mean + 2 * (excess.se if math.isfinite(excess.se) else abs(excess.mean) / 2)
-        rise = sum(p.rise for p in pilots.values()) / len(pilots) / float(np.clip(1 + surely, COLDEST, 1.0))
+        settled = 1.0 if math.isnan(surely) else float(np.clip(1 + surely, COLDEST, 1.0))
+        rise = sum(p.rise for p in pilots.values()) / len(pilots) / settled
         self.seen = self._told(list(pilots.values()), nbeta)
         self.history.append((nbeta, rise))
         return rise, list(pilots.values())
+
+    def _start(self, rung: int, nbeta: float, curvature: Curvature) -> list[Found]:
+        """On all data what every chain would see at w*, looked at once; minibatches are looked at by each chain."""
+        if self.looks or not self.whole:
+            return []
+        chain, state = next(iter(self.states.items()))
+        return [self.engine.submit(opening, self.settings, curvature, nbeta, self._key(rung, chain), state).result()]
 
     def _told(self, pilots: list[Pilot], nbeta: float) -> float:
         """The heat, S / nβ, that a round's temperature told of: 0 unless it broke the bound.
