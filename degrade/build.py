@@ -30,6 +30,7 @@ from degrade.result import Ladder
 from degrade.samplers import SAMPLERS, exact
 from degrade.shelf import shelf_for
 from degrade.stage import Stage
+from degrade.variate import controlled
 
 BATCH, WORK = 32, 1e8
 PRIOR_DRAWS = 8
@@ -77,6 +78,7 @@ def ladder(
             the step, else "baoab"), preconditioner "auto" ("ekfac" where steps are on all data, else "fisher"),
             step_size, steps, burn_in, batch_size (None: found and recorded), budget (steps of a chain at a rung,
             lengthening included; None: 2600, or `steps` if given), longer 1 (factor on steps, burn-in and budget),
+            control_variate False (two gradients a step, of which the one at w* takes noise out: see `degrade.variate`),
             chains 4, draws 8, seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`),
             evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray"
             (then address "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain
@@ -108,12 +110,13 @@ def ladder(
     folder = None if out is None else _free(Path(out))
     selection = select(model, only)
     with recording(folder, "ladder") as journal:
-        with lent(model, selection):
-            scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress)
+        with lent(model, selection) as center:
+            scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress, center)
             scene = _shelved(scene, request, journal)
-            _refuse_batch(request, len(scene.potential.data))
+            _refuse_batch(request, scene.potential)
             ceiling = reachable(scene, request.seed)
             _refuse_unreachable(request, ceiling)
+            scene = varied(scene, request)
             result = _climbed(scene, request, ceiling, progress, journal)
         if folder is not None:
             result.save(folder)
@@ -139,11 +142,12 @@ def set_scene(
     heldout: Any,
     observe: tuple[Any, ...],
     progress: bool,
+    center: list[torch.Tensor] | None = None,
 ) -> Scene:
-    """Measure the trained weights on all data and fix the evaluation set."""
+    """Measure the trained weights on all data and fix the evaluation set; `center` are they, if a copy is there."""
     examples, device = Examples(data), selection.tensors[0].device
     shown = partial(tqdm, desc="losses at w*", leave=False, disable=not progress, delay=2)
-    center = selection.copy()
+    center = center or selection.copy()
     with one_thread():
         light = lean(model, loss, examples)
         nats, count = example_nats(light, loss, examples, device, shown)
@@ -233,7 +237,21 @@ def usual_batch(potential: Potential, sampler: str) -> int:
     return min(max(fits, BATCH), len(potential.data))
 
 
-def _refuse_batch(request: Request, examples: int) -> None:
+def varied(scene: Scene, request: Request) -> Scene:
+    """The scene with a control variate, if one is asked for."""
+    if not request.control_variate:
+        return scene
+    with one_thread():
+        return replace(scene, potential=controlled(scene.potential))
+
+
+def _refuse_batch(request: Request, potential: Potential) -> None:
+    examples, batch = len(potential.data), request.batch_size or usual_batch(potential, request.sampler)
+    if request.control_variate and batch >= examples:
+        raise ValueError(
+            f"control_variate=True and each step is on all {examples} examples (batch_size={batch}), whose gradient has"
+            " no noise; expected minibatches: leave it out, or give a smaller batch_size"
+        )
     if exact(request.sampler) and (request.batch_size or examples) < examples:
         raise ValueError(
             f"sampler {request.sampler!r} accepts or rejects by the loss over all data, and batch_size="

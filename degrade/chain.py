@@ -4,7 +4,7 @@ A leg is a pure function of (potential, plan, key, starting weights): the unit t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -149,27 +149,36 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
         update = partial(update, target=Target(scene.potential.center, partial(scene.potential.energy, plan.nbeta)))
     for start in range(0, plan.steps, BLOCK):
         if plan.tracked and start and start % (every * BLOCK) == 0:
+            own = _apart(state.weights)
             stiff, vector = sharpest(
-                scene.potential, state.weights, plan.metric, plan.nbeta, key, start, vector, plan.batch_size, rounds
+                scene.potential, own, plan.metric, plan.nbeta, key, start, vector, plan.batch_size, rounds
             )
             step_size = min(step_size, slack * sampler.stability / stiff)
-            state = sampler.resize(state, plan.metric, step_size)
+            state = sampler.resize(state._replace(weights=own), plan.metric, step_size)
         for step in range(start, min(start + BLOCK, plan.steps)):
             row, gradient = _measured(scene.potential, plan, key, step, state.weights)
             rows.append(row)
             if step + 1 in plan.forces or (closely and step >= plan.burn_in):
                 force.append(_force(scene.potential, plan, key, step, state.weights, gradient))
             state = update(state, gradient, key)
+            if not sampler.asks:  # a target places weights of its own while the chain's are needed
+                state = state._replace(weights=scene.potential.settled(state.weights))
             if step + 1 in plan.evaluate:
                 losses.append(_evaluate(scene, state.weights))
             if step + 1 in plan.keep:
+                state = state._replace(weights=_apart(state.weights))
                 kept.append(_keep(scene, plan, key, step + 1, state.weights))
         rows[start:] = [torch.cat([r, r.new_tensor([step_size])]) for r in rows[start:]]
         calm = _guard(torch.stack(rows[start:]), calm, plan, scene.potential)
     trace = torch.stack(rows).double().cpu().numpy()
     width = len(scene.evaluation.baseline)
     forces = np.array([float(value) for value in force])
-    return Leg(plan, key.chain, state.weights, trace, np.array(losses).reshape(-1, width), forces, kept)
+    return Leg(plan, key.chain, _apart(state.weights), trace, np.array(losses).reshape(-1, width), forces, kept)
+
+
+def _apart(weights: Tensors) -> list[Tensor]:
+    """Weights of their own: those that stand in the model would change with what is placed there."""
+    return [weight.clone() for weight in weights]
 
 
 def _noisy(plan: Plan, potential: Potential) -> bool:
@@ -180,11 +189,14 @@ def _noisy(plan: Plan, potential: Potential) -> bool:
 def _force(potential: Potential, plan: Plan, key: Key, step: int, weights: Tensors, gradient: Tensors) -> Tensor:
     """∇Uᵀ P ∇U from the step's own minibatch and a second, independent one: noise has no square in it."""
     if not _noisy(plan, potential):
-        return _dot(plan.metric.into(gradient), plan.metric.into(gradient))
+        return plan.metric.product(gradient, gradient)
     index = batch_index(key, "second", step, len(potential.data), plan.batch_size)
-    other = torch._foreach_mul(potential.gradient(weights, index)[1], plan.nbeta)
-    torch._foreach_add_(other, potential.prior_gradient(weights))
-    return _dot(plan.metric.into(other), plan.metric.into(gradient))
+    other = potential.gradient(weights, index)[1]
+    for part in plan.metric.slabs:
+        pull = torch._foreach_mul(torch._foreach_sub(weights[part], potential.center[part]), potential.precision[part])
+        torch._foreach_add_(pull, other[part], alpha=plan.nbeta)
+        other[part] = pull
+    return plan.metric.product(other, gradient)
 
 
 def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> tuple[Tensor, Tensors]:
@@ -194,17 +206,25 @@ def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: li
     """
     index = batch_index(key, "batch", step, len(potential.data), plan.batch_size)
     rise, gradient = potential.gradient(weights, index)
-    moved = torch._foreach_sub(weights, potential.center)
-    total = torch._foreach_mul(moved, potential.precision)
-    prior = _dot(moved, total) / potential.selection.count
-    torch._foreach_add_(total, gradient, alpha=plan.nbeta)
-    work = torch._foreach_mul(moved, total)
-    virial = torch.stack([x.sum() for x in work]).sum() / potential.selection.count
-    weighted = _dot(work, plan.metric.weight) / plan.metric.total
-    return torch.stack([rise, virial, weighted, prior]), total
+    sums = []
+    for part in plan.metric.slabs:
+        moved = torch._foreach_sub(weights[part], potential.center[part])
+        total = torch._foreach_mul(moved, potential.precision[part])
+        prior = _dot(moved, total)
+        torch._foreach_add_(total, gradient[part], alpha=plan.nbeta)
+        work = torch._foreach_mul(moved, total)
+        sums.append(torch.stack([_sum(work), _dot(work, plan.metric.weight[part]), prior]))
+        gradient[part] = total
+    virial, weighted, prior = torch.stack(sums).sum(0)
+    count = potential.selection.count
+    return torch.stack([rise, virial / count, weighted / plan.metric.total, prior / count]), gradient
 
 
-def _dot(one: Tensors, two: Tensors) -> Tensor:
+def _sum(tensors: Tensors) -> Tensor:
+    return torch.stack([x.sum() for x in tensors]).sum()
+
+
+def _dot(one: Iterable[Tensor], two: Iterable[Tensor]) -> Tensor:
     return torch.stack([torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in zip(one, two, strict=True)]).sum()
 
 

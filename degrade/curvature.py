@@ -20,6 +20,7 @@ from torch import Tensor
 from degrade.noise import Key, Tensors, batch_index
 from degrade.potential import Potential
 from degrade.rotation import Rotation, Sides, Turnable, combined, products
+from degrade.slabs import compact
 
 BATCHES, SIZE = 16, 8
 SPREAD = SIZE * BATCHES / (BATCHES - 1)
@@ -49,20 +50,21 @@ class Curvature(NamedTuple):
 
 @dataclass
 class _Means:
-    """Means over batches of gradients g: of g, of g², of its Kronecker products, and of (Qᵀ g)²."""
+    """Means over batches of gradients g: of g², of its Kronecker products, of (Qᵀ g)², and of g itself if asked for."""
 
-    mean: list[Tensor]
     square: list[Tensor]
+    mean: list[Tensor]
     axes: Sequence[Turnable]
     rotation: Rotation | None
     turned: list[Tensor] = field(init=False)
     factors: list[Sides] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.turned = [torch.zeros_like(x) for x in self.mean] if self.rotation else []
+        self.turned = [torch.zeros_like(x) for x in self.square] if self.rotation else []
 
     def add(self, gradient: Tensors) -> None:
-        torch._foreach_add_(self.mean, gradient, alpha=1 / BATCHES)
+        if self.mean:
+            torch._foreach_add_(self.mean, gradient, alpha=1 / BATCHES)
         torch._foreach_addcmul_(self.square, gradient, gradient, 1 / BATCHES)
         if self.axes:
             seen = products(gradient, self.axes)
@@ -72,7 +74,7 @@ class _Means:
             torch._foreach_addcmul_(self.turned, turned, turned, 1 / BATCHES)
 
     def spread(self) -> list[Tensor]:
-        """Variance of one example's gradient."""
+        """Variance of one example's gradient; the means of squares are used up."""
         return _spread(self.square, self.mean)
 
     def turned_spread(self) -> list[Tensor]:
@@ -80,8 +82,14 @@ class _Means:
         return _spread(self.turned, self.rotation.into(self.mean)) if self.rotation else []
 
 
-def _spread(square: Tensors, mean: Tensors) -> list[Tensor]:
-    return [(s - m * m).clamp_min(0) * SPREAD for s, m in zip(square, mean, strict=True)]
+def _spread(square: list[Tensor], mean: Tensors) -> list[Tensor]:
+    for s, m in zip(square, mean, strict=True):
+        s.addcmul_(m, m, value=-1).clamp_min_(0).mul_(SPREAD)
+    return square
+
+
+def _zeros(weights: Tensors) -> list[Tensor]:
+    return [torch.zeros_like(weight) for weight in weights]
 
 
 def estimate(
@@ -91,34 +99,36 @@ def estimate(
     step: int,
     axes: Sequence[Turnable] = (),
     rotation: Rotation | None = None,
+    sloping: bool = True,
 ) -> Curvature:
-    """Fisher diagonal and gradient variance at some weights, from 2 × 16 gradients of 8 examples each."""
+    """Fisher diagonal and gradient variance at some weights, from 2 × 16 gradients of 8 examples each.
+
+    The square of the mean gradient is one more copy of the weights, and left out unless `sloping`.
+    """
     drawable = hasattr(potential.loss, "sampled")
-    drawn, given = (
-        _Means([torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights], kind, rotation)
-        for kind in ((axes, ()) if drawable else ((), axes))
-    )
+    drawn = _Means(_zeros(weights), [], axes, rotation) if drawable else None
+    given = _Means(_zeros(weights), _zeros(weights), () if drawable else axes, rotation)
+    # of a loss that cannot draw labels the Fisher information is the noise, of which a control variate takes some out
+    noisy = given if drawn or potential.plain is potential else _Means(_zeros(weights), _zeros(weights), axes, rotation)
     generator = key.torch("labels", step, device=potential.device)
     for number in range(BATCHES):
         index = batch_index(key, "curvature", step * BATCHES + number, len(potential.data), SIZE)
-        if drawable:
+        if drawn:
             drawn.add(potential.sampled_gradient(weights, index, generator))
         given.add(potential.gradient(weights, index)[1])
+        if noisy is not given:
+            noisy.add(potential.plain.gradient(weights, index)[1])
     noise, turned_noise = given.spread(), given.turned_spread()
-    if drawable:
-        unit = 1 / (SIZE * potential.unit)
-        fisher, turned = ([unit * x for x in squares] for squares in (drawn.square, drawn.turned))
-        factors = drawn.factors
+    if drawn:
+        fisher, turned, factors = drawn.square, drawn.turned, drawn.factors
+        torch._foreach_mul_([*fisher, *turned], 1 / (SIZE * potential.unit))
     else:
-        fisher, turned = ([potential.unit * x for x in spread] for spread in (noise, turned_noise))
-        factors = combined([given.factors, products(given.mean, axes)], [1, -1]) if axes else []
-    return Curvature(
-        fisher,
-        noise,
-        [(m * m - s / (SIZE * BATCHES)).clamp_min(0) for m, s in zip(given.mean, noise, strict=True)],
-        factors,
-        Turned(rotation, turned, turned_noise) if rotation else None,
-    )
+        spreads = (noise, turned_noise) if noisy is given else (noisy.spread(), noisy.turned_spread())
+        fisher, turned = ([potential.unit * x for x in spread] for spread in spreads)
+        factors = combined([noisy.factors, products(noisy.mean, axes)], [1, -1]) if axes else []
+    slope = [(m * m - s / (SIZE * BATCHES)).clamp_min(0) for m, s in zip(given.mean, noise, strict=True) if sloping]
+    seen = Turned(rotation, compact(turned), compact(turned_noise)) if rotation else None
+    return Curvature(compact(fisher), compact(noise), compact(slope), factors, seen)
 
 
 def average(parts: list[Curvature]) -> Curvature:
@@ -140,7 +150,7 @@ def _together(known: list[Turned]) -> Turned:
 
 
 def _mean(lists: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    return [torch.stack(tensors).mean(0) for tensors in zip(*lists, strict=True)]
+    return compact([torch.stack([x.float() for x in tensors]).mean(0) for tensors in zip(*lists, strict=True)])
 
 
 def expected_rise(curvature: Curvature, precision: list[float], nbeta: float) -> float:
@@ -149,5 +159,6 @@ def expected_rise(curvature: Curvature, precision: list[float], nbeta: float) ->
     Exact for a quadratic loss with a minimum at w*; used as a first guess only.
     """
     return sum(
-        float((f / (nbeta * f + a)).double().sum()) / 2 for f, a in zip(curvature.fisher, precision, strict=True)
+        float((f.double() / (nbeta * f.double() + a)).sum()) / 2
+        for f, a in zip(curvature.fisher, precision, strict=True)
     )

@@ -3,9 +3,13 @@
 A preconditioner is P = B Bᵀ with B = Q p^½, Q a rotation of each parameter into a basis where P is taken as diagonal
 (none: the weights' own coordinates). Samplers work in the coordinates of B, where the law of a well-chosen metric has
 curvature near 1. Frozen while draws are taken: an adapting preconditioner biases the law.
+
+Of large models no tensor is kept that can be made again (`degrade.slabs`): a metric is then p, Fisher information and
+gradient variance in half precision, 1½ copies of the weights.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -13,15 +17,16 @@ from torch import Tensor
 
 from degrade.curvature import Curvature
 from degrade.noise import Tensors
+from degrade.slabs import WHOLE, Held, held, slabs
 
 
 class Basis(Protocol):
-    """An orthogonal change of coordinates of each parameter, from the weights' own and back."""
+    """An orthogonal change of coordinates of each parameter, or of a part of them, from the weights' own and back."""
 
-    def into(self, tensors: Tensors) -> list[Tensor]:
+    def into(self, tensors: Tensors, part: slice = WHOLE) -> list[Tensor]:
         """Qᵀ v."""
 
-    def out(self, tensors: Tensors) -> list[Tensor]:
+    def out(self, tensors: Tensors, part: slice = WHOLE) -> list[Tensor]:
         """Q v."""
 
 
@@ -30,41 +35,53 @@ class Metric:
     """Per scalar of the basis: preconditioner p, curvature a = nβF + s⁻² and gradient variance q = nβ²σ²/m.
 
     Per scalar of the weights: A = nβF/(nβF + s⁻²), `weight`, and its sum, `total`. Where a mask leaves a scalar out, p,
-    q and the weight are 0; so the basis must leave a parameter with a mask as it is.
+    q and the weight are 0; so the basis must leave a parameter with a mask as it is. Each is a sequence of tensors, one
+    a parameter; methods that take a `part` work on the parameters of that slice, given as a list of as many.
     """
 
-    p: list[Tensor]
-    a: list[Tensor]
-    weight: list[Tensor]
-    q: list[Tensor]
+    p: Held
+    a: Held
+    weight: Held
+    q: Held
     total: float
     basis: Basis | None = None
-    root: list[Tensor] = field(init=False, repr=False)
+    root: Held = field(init=False, repr=False)
+    slabs: tuple[slice, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", [p.sqrt() for p in self.p])
+        object.__setattr__(self, "root", held(_root, self.p))
+        object.__setattr__(self, "slabs", slabs(self.p))
 
-    def turned(self, tensors: Tensors) -> list[Tensor]:
+    def turned(self, tensors: Tensors, part: slice = WHOLE) -> list[Tensor]:
         """Qᵀ v."""
-        return list(tensors) if self.basis is None else self.basis.into(tensors)
+        return list(tensors) if self.basis is None else self.basis.into(tensors, part)
 
-    def unturned(self, tensors: Tensors) -> list[Tensor]:
+    def unturned(self, tensors: Tensors, part: slice = WHOLE) -> list[Tensor]:
         """Q v."""
-        return list(tensors) if self.basis is None else self.basis.out(tensors)
+        return list(tensors) if self.basis is None else self.basis.out(tensors, part)
 
-    def into(self, gradient: Tensors) -> list[Tensor]:
+    def into(self, gradient: Tensors, part: slice = WHOLE) -> list[Tensor]:
         """Bᵀ g: a gradient in the coordinates of B."""
-        return list(torch._foreach_mul(self.turned(gradient), self.root))
+        return list(torch._foreach_mul(self.turned(gradient, part), self.root[part]))
 
-    def out(self, vector: Tensors) -> list[Tensor]:
+    def out(self, vector: Tensors, part: slice = WHOLE) -> list[Tensor]:
         """B v: a step in the weights."""
-        return self.unturned(torch._foreach_mul(vector, self.root))
+        return self.unturned(torch._foreach_mul(vector, self.root[part]), part)
 
-    def moved(self, weights: Tensors, vector: Tensors, size: float = 1.0) -> list[Tensor]:
+    def moved(self, weights: Tensors, vector: Tensors, size: float = 1.0, part: slice = WHOLE) -> list[Tensor]:
         """W + size · B v, in one pass where there is no basis."""
         if self.basis is None:
-            return list(torch._foreach_addcmul(weights, vector, self.root, value=size))
-        return list(torch._foreach_add(weights, self.out(vector), alpha=size))
+            return list(torch._foreach_addcmul(weights, vector, self.root[part], value=size))
+        return list(torch._foreach_add(weights, self.out(vector, part), alpha=size))
+
+    def product(self, one: Tensors, two: Tensors) -> Tensor:
+        """gᵀ P g' of two gradients."""
+        products = []
+        for part in self.slabs:
+            first = self.into(one[part], part)
+            second = first if two is one else self.into(two[part], part)
+            products += [torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in zip(first, second, strict=True)]
+        return torch.stack(products).sum()
 
 
 def build(
@@ -76,17 +93,33 @@ def build(
     masks: tuple[Tensor | None, ...],
 ) -> Metric:
     """Bind a preconditioner to the curvature at one temperature, in the coordinates that it is turned into if any."""
-    hidden = tuple(None if m is None else m.to(x.device).float() for m, x in zip(masks, p, strict=True))
-    weight = _hide([nbeta * f / (nbeta * f + s) for f, s in zip(curvature.fisher, precision, strict=True)], hidden)
+    hidden = [None if m is None else m.to(x.device).float() for m, x in zip(masks, p, strict=True)]
     seen = curvature.turned or curvature
     basis = curvature.turned.rotation if curvature.turned else None
-    a = [nbeta * f + s for f, s in zip(seen.fisher, precision, strict=True)]
-    q = [nbeta**2 * v / batch_size for v in seen.noise]  # an infinite batch is one without noise
+    weight = held(partial(_weight, nbeta=nbeta), curvature.fisher, precision, hidden)
+    a = held(partial(_curvature, nbeta=nbeta), seen.fisher, precision)
+    # an infinite batch is one without noise
+    q = held(partial(_variance, scale=nbeta**2 / batch_size), seen.noise, hidden)
     total = sum(float(x.double().sum()) for x in weight)
-    return Metric(_hide(p, hidden), a, weight, _hide(q, hidden), total, basis)
+    return Metric([_hidden(x, m) for x, m in zip(p, hidden, strict=True)], a, weight, q, total, basis)
 
 
-def _hide(tensors: Tensors, masks: tuple[Tensor | None, ...]) -> list[Tensor]:
-    if not any(mask is not None for mask in masks):
-        return list(tensors)
-    return [x if mask is None else x * mask for x, mask in zip(tensors, masks, strict=True)]
+def _root(p: Tensor) -> Tensor:
+    return p.float().sqrt()
+
+
+def _weight(fisher: Tensor, precision: float, mask: Tensor | None, nbeta: float) -> Tensor:
+    stiff = nbeta * fisher.float()
+    return _hidden(stiff / (stiff + precision), mask)
+
+
+def _curvature(fisher: Tensor, precision: float, nbeta: float) -> Tensor:
+    return nbeta * fisher.float() + precision
+
+
+def _variance(noise: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    return _hidden(scale * noise.float(), mask)
+
+
+def _hidden(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    return tensor if mask is None else (tensor * mask).to(tensor.dtype)

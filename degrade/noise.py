@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from degrade.slabs import WHOLE
+
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 PURPOSES = (
@@ -51,15 +53,15 @@ class Key(NamedTuple):
         return torch.Generator(device).manual_seed(int(state) & _POSITIVE)
 
 
-def normal_like(key: Key, purpose: str, step: int, tensors: Tensors) -> list[Tensor]:
-    """Independent standard normal tensors in float32, one a parameter.
+def normal_like(key: Key, purpose: str, step: int, tensors: Tensors, part: slice = WHOLE) -> list[Tensor]:
+    """Independent standard normal tensors in float32, one a parameter; of all of them, or of a part.
 
     Each has a stream of its own, seeded by the word of the address' seed sequence that has the parameter's number.
     """
     seeds = key.sequence(purpose, step).generate_state(len(tensors), np.uint64).tolist()
     generators: dict[torch.device, torch.Generator] = {}
     noise = []
-    for tensor, seed in zip(tensors, seeds, strict=True):
+    for tensor, seed in zip(tensors[part], seeds[part], strict=True):
         generator = generators.setdefault(tensor.device, torch.Generator(tensor.device)).manual_seed(seed & _POSITIVE)
         noise.append(torch.empty(tensor.shape, dtype=torch.float32, device=tensor.device).normal_(generator=generator))
     return noise

@@ -44,6 +44,12 @@ class Selection:
             for tensor, value in zip(self.tensors, weights, strict=True):
                 tensor.copy_(value)
 
+    def housed(self, weights: list[Tensor]) -> list[Tensor]:
+        """The weights as they stand in the model, where they keep every bit; they change with what is placed next."""
+        self.place(weights)
+        exact = all(tensor.dtype == torch.float32 for tensor in self.tensors)
+        return [tensor.detach() for tensor in self.tensors] if exact else weights
+
 
 def select(model: nn.Module, only: Only = None) -> Selection:
     """Choose the sampled parameters: floating-point, each storage once, restricted by `only`.
@@ -99,10 +105,11 @@ def _refuse_overlap(named: Mapping[str, nn.Parameter]) -> None:
 
 
 @contextmanager
-def lent(model: nn.Module, selection: Selection) -> Iterator[None]:
+def lent(model: nn.Module, selection: Selection) -> Iterator[list[Tensor]]:
     """Lend a model for sampling; weights, buffers, mode, requires_grad and .grad come back bit for bit in any case.
 
-    The model is put into eval mode (with a warning if it was training and has dropout or batch statistics).
+    The model is put into eval mode (with a warning if it was training and has dropout or batch statistics). Gives the
+    sampled weights as they were, in float32: those that will come back, not to be written to.
     """
     modes = {name: part.training for name, part in model.named_modules()}
     _say_if_noisy(model)
@@ -111,8 +118,9 @@ def lent(model: nn.Module, selection: Selection) -> Iterator[None]:
     model.eval()
     for tensor in selection.tensors:
         tensor.requires_grad_(True)
+    own = {id(tensor): value for tensor, value, _, _ in state}
     try:
-        yield
+        yield [own[id(tensor)].float() for tensor in selection.tensors]
     finally:
         with torch.no_grad():
             for tensor, value, wanted, grad in state:

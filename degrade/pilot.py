@@ -16,6 +16,7 @@ from degrade.curvature import Curvature
 from degrade.noise import Key, normal_like
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
+from degrade.slabs import compact
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
 HALVINGS, GIVEN = 12, 8  # of a step that was found at a flat place, and of one that was given
@@ -41,8 +42,9 @@ class Settings:
 class Pilot(NamedTuple):
     """What one chain reports of one round, read from its second half.
 
-    `excess` is the configurational temperature over 1 (nan where it was not asked for); `found` a look at the end of the round; `step_size` the step it
-    ran with and `cut` the factor by which a runaway made it shorten that; `fault` says why it could not be run at any.
+    `excess` is the configurational temperature over 1 (nan where it was not asked for); `found` a look at the end of
+    the round; `step_size` the step it ran with and `cut` the factor by which a runaway made it shorten that; `fault`
+    says why it could not be run at any.
     """
 
     weights: list[Tensor]
@@ -69,9 +71,10 @@ def pilot(
     """Find the step, run, read rise and temperature of the second half, measure curvature and heat at the end.
 
     `earlier` are the looks of all chains after the round before, the chain's own first; where there are none the chain
-    takes one of its own. `seen` is the heat that the temperature of that round told of. A round takes 3 memories and is read over 3 more,
-    within bounds by its `pace`: "full" rounds tell of rise and heat, "short" ones warm up, and "brief" ones bring a
-    chain to where the curvature is looked at; the temperature of those is measured only where the rise doubled.
+    takes one of its own. `seen` is the heat that the temperature of that round told of. A round takes 3 memories and is
+    read over 3 more, within bounds by its `pace`: "full" rounds tell of rise and heat, "short" ones warm up, and
+    "brief" ones bring a chain to where the curvature is looked at; the temperature of those is measured only where the
+    rise doubled.
     """
     metric, potential = bind(scene, settings, curvature, nbeta), scene.potential
     looks = earlier or [opening(scene, settings, curvature, nbeta, key, weights)]
@@ -148,7 +151,7 @@ def bind(scene: Scene, settings: Settings, curvature: Curvature, nbeta: float) -
     potential = scene.potential
     batch = settings.batch_size if settings.batch_size < len(potential.data) else math.inf
     p = PRECONDITIONERS[settings.preconditioner].scale(curvature, nbeta, potential.precision, batch)
-    return metrics.build(p, curvature, potential.precision, nbeta, batch, potential.selection.masks)
+    return metrics.build(compact(p), curvature, potential.precision, nbeta, batch, potential.selection.masks)
 
 
 def first_look(scene: Scene, settings: Settings) -> Curvature:

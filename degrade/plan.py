@@ -113,6 +113,7 @@ def estimate(planned: Planned) -> Estimate:
         few = Examples(data.batch(np.arange(min(len(data), SIZES[0][1]))))
         some = request.model_copy(update={"evaluation": len(few)})
         scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
+        scene = build.varied(scene, request)
         batch = request.batch_size or build.usual_batch(replace(scene.potential, data=data), request.sampler)
         costs = measured(scene, request, batch >= len(data))
     rungs, fixed = len(request.rises or request.nbetas or []), min(request.evaluation, len(data))

@@ -46,7 +46,7 @@ class Potential:
         """Nats of some examples at the weights now in the model, with their graph."""
         return measure(self.loss, self.model, self.data.batch(index, self.device), len(index))[0]
 
-    def gradient(self, weights: Tensors, index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    def gradient(self, weights: Iterable[Tensor], index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
         """The paired rise L_B(w) − L_B(w*) of a minibatch and ∇L_B(w), in nats per unit, float32."""
         self.selection.place(weights)
         nats = self.nats(index)
@@ -69,6 +69,15 @@ class Potential:
         self.selection.place(weights)
         nats = self.loss.sampled(self.model, self.data.batch(index, self.device), key)[0]  # type: ignore[attr-defined]
         return [g.float() for g in torch.autograd.grad(nats.sum(), self.selection.tensors)]
+
+    @property
+    def plain(self) -> "Potential":
+        """The potential whose gradients are those of single batches, with all their noise."""
+        return self
+
+    def settled(self, weights: list[Tensor]) -> list[Tensor]:
+        """The weights, placed in the model, where they live until others are placed (see `Selection.housed`)."""
+        return self.selection.housed(weights)
 
     def prior_gradient(self, weights: Tensors) -> list[Tensor]:
         """(w − w*)/s², the gradient of the neighbourhood's part."""

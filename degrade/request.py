@@ -35,6 +35,7 @@ class Request(BaseModel):
     chains: int = Field(4, ge=1)
     draws: int = Field(8, ge=1)
     seed: int = Field(0, ge=0)
+    control_variate: bool = False
     evaluation: int = Field(256, ge=1)
     cool: bool = False
     keep: Literal["weights", "none"] = "weights"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from degrade.noise import Tensors
 from degrade.parameters import Selection
+from degrade.slabs import WHOLE
 
 LONGEST = 1024
 
@@ -88,13 +89,14 @@ class Rotation:
     sides: list[Sides]
     axes: list[Turnable]
 
-    def into(self, tensors: Tensors) -> list[Tensor]:
-        """Uᵀ W V."""
-        return self._applied(tensors, self.sides)
+    def into(self, tensors: Tensors, part: slice = WHOLE) -> list[Tensor]:
+        """Uᵀ W V of the parameters of a part."""
+        return self._applied(tensors, self.sides[part], part)
 
-    def out(self, tensors: Tensors) -> list[Tensor]:
+    def out(self, tensors: Tensors, part: slice = WHOLE) -> list[Tensor]:
         """U W' Vᵀ."""
-        return self._applied(tensors, [Sides(*(None if u is None else u.mT for u in side)) for side in self.sides])
+        back = [Sides(*(None if u is None else u.mT for u in side)) for side in self.sides[part]]
+        return self._applied(tensors, back, part)
 
     def carried(self, squares: Tensors, old: "Rotation") -> list[Tensor]:
         """Mean squares known in another rotation's coordinates, in these: exact where they were uncorrelated there."""
@@ -102,10 +104,10 @@ class Rotation:
             Sides(*(None if u is None or v is None else (u.mT @ v).square() for u, v in zip(was, now, strict=True)))
             for was, now in zip(old.sides, self.sides, strict=True)
         ]
-        return self._applied(squares, overlaps)
+        return self._applied([x.float() for x in squares], overlaps, WHOLE)
 
-    def _applied(self, tensors: Tensors, sides: list[Sides]) -> list[Tensor]:
-        return [_sandwich(x, *side, axis.flat) for x, side, axis in zip(tensors, sides, self.axes, strict=True)]
+    def _applied(self, tensors: Tensors, sides: list[Sides], part: slice) -> list[Tensor]:
+        return [_sandwich(x, *side, axis.flat) for x, side, axis in zip(tensors, sides, self.axes[part], strict=True)]
 
 
 def eigenbasis(factors: Sequence[Sides], axes: list[Turnable]) -> Rotation:

@@ -9,7 +9,7 @@ configurational temperature by ε S: the diagonal correction cannot follow noise
 just those that carry the loss. ε R is the share of the injected noise that the correction takes away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -124,16 +124,17 @@ def heating(
     batches = [batch_index(key, purpose, pair, examples, batch_size) for purpose in ("heat one", "heat two", "probe")]
     one, two = (potential.gradient(weights, index)[1] for index in batches[:2])
     # n = Bᵀ (g₁ − g₂) nβ has covariance 2 Bᵀ C B, so nᵀ K n / 2 averages to tr(K Bᵀ C B)
-    noise = metric.into(torch._foreach_mul(torch._foreach_sub(one, two), nbeta))
+    noise = metric.into([(x - y) * nbeta for x, y in _spent(one, two)])
     size = max(_norm(noise), 1e-30)
-    bent = curve(potential, weights, metric, nbeta, batches[2], torch._foreach_mul(noise, 1 / size))
-    return size * _dot(noise, bent) / 2 / (4 * _dot(metric.p, metric.a))
+    torch._foreach_mul_(noise, 1 / size)
+    bent = curve(potential, weights, metric, nbeta, batches[2], noise)
+    return size**2 * _dot(noise, bent) / 2 / (4 * _dot(metric.p, metric.a))
 
 
 def corrected(metric: Metric) -> float:
     """R: what the diagonal noise correction takes out of the configurational temperature, over ε."""
-    stiffness = torch._foreach_mul(metric.p, metric.a)
-    return _dot(stiffness, torch._foreach_mul(metric.p, metric.q)) / (4 * _dot(metric.p, metric.a))
+    both = zip(metric.p, metric.a, metric.q, strict=True)
+    return sum(float((p.double() ** 2 * a * q).sum()) for p, a, q in both) / (4 * _dot(metric.p, metric.a))
 
 
 def hutchinson(potential: Potential, weights: list[Tensor], metric: Metric, nbeta: float, key: Key, step: int) -> float:
@@ -158,11 +159,13 @@ def curve(
     spread along v, sees the curvature on the scale that a step feels.
     """
     shift = metric.out(vector)
-    ahead = potential.gradient(torch._foreach_add(weights, shift, alpha=reach), index)[1]
-    behind = potential.gradient(torch._foreach_add(weights, shift, alpha=-reach), index)[1]
-    change = torch._foreach_mul(torch._foreach_sub(ahead, behind), nbeta / (2 * reach))
-    torch._foreach_add_(change, torch._foreach_mul(shift, potential.precision))
-    return metric.into(change)
+    # displaced weights go into the model one by one: there is no list of them
+    ahead, behind = (
+        potential.gradient((torch.add(w, v, alpha=side * reach) for w, v in zip(weights, shift, strict=True)), index)[1]
+        for side in (1, -1)
+    )
+    changes = zip(_spent(ahead, behind), shift, potential.precision, strict=True)
+    return metric.into([((x - y) * (nbeta / (2 * reach))).add_(s, alpha=a) for (x, y), s, a in changes])
 
 
 def power_iteration(
@@ -182,11 +185,17 @@ def power_iteration(
     return size, _normalised(vector)
 
 
+def _spent(one: list[Tensor], two: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs from two lists, which let go of them."""
+    while one:
+        yield one.pop(0), two.pop(0)
+
+
 def _norm(tensors: Tensors) -> float:
     return float(torch.stack(torch._foreach_norm(tensors)).norm())
 
 
-def _dot(one: Tensors, two: Tensors) -> float:
+def _dot(one: Iterable[Tensor], two: Iterable[Tensor]) -> float:
     return sum(float((a * b).double().sum()) for a, b in zip(one, two, strict=True))
 
 

@@ -103,7 +103,7 @@ class Ascent:
         if self.looks or not self.whole:
             return []
         chain, state = next(iter(self.states.items()))
-        return [self.engine.submit(opening, self.settings, curvature, nbeta, self._key(rung, chain), state).result()]
+        return [opening(self.scene, self.settings, curvature, nbeta, self._key(rung, chain), state)]
 
     def _told(self, pilots: list[Pilot], nbeta: float) -> float:
         """The heat, S / nβ, that a round's temperature told of: 0 unless it broke the bound.

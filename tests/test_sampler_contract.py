@@ -47,10 +47,10 @@ class Turn:
     def __init__(self, angle):
         self.angle = angle
 
-    def into(self, tensors):
+    def into(self, tensors, part=None):
         return [_turned(x, self.angle) for x in tensors]
 
-    def out(self, tensors):
+    def out(self, tensors, part=None):
         return [_turned(x, -self.angle) for x in tensors]
 
 

@@ -22,7 +22,7 @@ def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known:
     axes = turnable(potential.model, potential.selection)
     if known is None:
         known = estimate(potential, weights, key, step + 1, axes)
-    return estimate(potential, weights, key, step, axes, eigenbasis(known.factors, axes))._replace(slope=())
+    return estimate(potential, weights, key, step, axes, eigenbasis(known.factors, axes), sloping=False)
 
 
 def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:

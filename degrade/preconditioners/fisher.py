@@ -14,7 +14,7 @@ DAMPING = 0.1
 
 def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known: Curvature | None) -> Curvature:
     """The diagonal of the Fisher information, without the mean gradient: it would be one more copy of the weights."""
-    return estimate(potential, weights, key, step)._replace(slope=())
+    return estimate(potential, weights, key, step, sloping=False)
 
 
 def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:
@@ -25,4 +25,4 @@ def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size
 def damped_inverse(fisher: Tensors, nbeta: float, precision: list[float]) -> list[Tensor]:
     """1 / (nβ (F + δ F̄) + s⁻²) for each parameter."""
     mean = sum(float(f.double().sum()) for f in fisher) / sum(f.numel() for f in fisher)
-    return [1 / (nbeta * (f + DAMPING * mean) + s) for f, s in zip(fisher, precision, strict=True)]
+    return [1 / (nbeta * (f.float() + DAMPING * mean) + s) for f, s in zip(fisher, precision, strict=True)]

@@ -25,4 +25,4 @@ def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known:
 def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:
     """P for each parameter; an infinite batch is all the data, without noise."""
     pairs = zip(curvature.slope, curvature.noise, strict=True)
-    return [1 / ((slope + noise / batch_size).sqrt() + FLOOR) for slope, noise in pairs]
+    return [1 / ((slope.float() + noise / batch_size).sqrt() + FLOOR) for slope, noise in pairs]

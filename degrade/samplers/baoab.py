@@ -16,6 +16,7 @@ whose extra variance is h² P q (1 + α)/(4 a (1 − α)(1 − h² P a/4)); the 
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from degrade.metric import Metric
 from degrade.noise import Key, Tensors, normal_like
+from degrade.slabs import Held, held
 
 KEPT = 0.7
 SQUARE = (1 - KEPT) / (1 + KEPT)  # h² / ε
@@ -38,7 +40,7 @@ class State(NamedTuple):
     step: int
     metric: Metric
     move: float
-    scale: list[Tensor]
+    scale: Held
 
 
 def init(weights: Tensors, metric: Metric, step_size: float, key: Key) -> State:
@@ -48,21 +50,29 @@ def init(weights: Tensors, metric: Metric, step_size: float, key: Key) -> State:
 
 def update(state: State, gradient: list[Tensor], key: Key) -> State:
     """One step: kick, drift, refresh, drift (the two drifts at once); all in float32."""
-    kicked = torch._foreach_add(state.momentum, state.metric.into(gradient), alpha=-state.move)
-    momentum = torch._foreach_mul(kicked, KEPT)
-    torch._foreach_addcmul_(momentum, state.scale, normal_like(key, "noise", state.step + 1, state.weights))
-    weights = state.metric.moved(state.weights, torch._foreach_add(kicked, momentum), state.move / 2)
-    return state._replace(weights=weights, momentum=momentum, step=state.step + 1)
+    momentum: list[Tensor] = []
+    for part in state.metric.slabs:
+        force = state.metric.into(gradient[part], part)
+        kicked = torch._foreach_add(state.momentum[part], force, alpha=-state.move)
+        fresh = torch._foreach_mul(kicked, KEPT)
+        noise = normal_like(key, "noise", state.step + 1, state.weights, part)
+        torch._foreach_addcmul_(fresh, state.scale[part], noise)
+        momentum += fresh
+        drift = torch._foreach_add(kicked, fresh)
+        gradient[part] = state.metric.moved(state.weights[part], drift, state.move / 2, part)
+    return state._replace(weights=gradient, momentum=momentum, step=state.step + 1)
 
 
 def resize(state: State, metric: Metric, step_size: float) -> State:
     """The same chain with another step size."""
-    square, fresh = SQUARE * step_size, 1 - KEPT**2
-    scale = [
-        (fresh - _surplus(square * p, a, q).clamp_max(0.95 * fresh)).sqrt()
-        for p, a, q in zip(metric.p, metric.a, metric.q, strict=True)
-    ]
+    square = SQUARE * step_size
+    scale = held(partial(_scale, square=square), metric.p, metric.a, metric.q)
     return state._replace(metric=metric, move=math.sqrt(square), scale=scale)
+
+
+def _scale(p: Tensor, a: Tensor, q: Tensor, square: float) -> Tensor:
+    fresh = 1 - KEPT**2
+    return (fresh - _surplus(square * p, a, q).clamp_max(0.95 * fresh)).sqrt()
 
 
 def _surplus(square: Tensor, a: Tensor, q: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ A minibatch gradient with variance q adds (εPq/4)/(a(1 − εPa/4)) to that; th
     c = (ε P q / 4) / (1 − ε P a / 4)   ("lm"),     c = ε P q / 4   ("plain"),     at most 0.95
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,47 +18,59 @@ from torch import Tensor
 
 from degrade.metric import Metric
 from degrade.noise import Key, Tensors, normal_like
+from degrade.slabs import Held, held, large
 
 STABILITY = 1.5
 MEMORY = 2.0
 
 
 class State(NamedTuple):
-    """Weights (float32), step number, what one step size needs (ε/2, the noise scale), and ξ_t if it is averaged."""
+    """Weights (float32), step number, what one step size needs (ε/2, the noise scale), and whether noise is averaged.
+
+    `last` is ξ_t, in an averaged scheme; of large models it is not kept but made again, to the same bits.
+    """
 
     weights: Tensors
     step: int
     metric: Metric
     drift: float
-    scale: list[Tensor]
-    last: Tensors | None
+    scale: Held
+    averaged: bool
+    last: Tensors = ()
 
 
 def init(weights: Tensors, metric: Metric, step_size: float, key: Key, scheme: str = "lm") -> State:
     """Start a chain at `weights`."""
-    last = None if scheme == "plain" else normal_like(key, "noise", 0, weights)
-    return resize(State(weights, 0, metric, 0.0, [], last), metric, step_size)
+    averaged = scheme != "plain"
+    last = normal_like(key, "noise", 0, weights) if averaged and not large(weights) else ()
+    return resize(State(weights, 0, metric, 0.0, [], averaged, last), metric, step_size)
 
 
 def update(state: State, gradient: list[Tensor], key: Key) -> State:
     """One step; drift and noise are added in float32, so that a model in bf16 rounds their sum once."""
-    fresh = normal_like(key, "noise", state.step + 1, state.weights)
-    total = fresh if state.last is None else torch._foreach_add(fresh, state.last)
-    move = state.metric.into(gradient)
-    torch._foreach_mul_(move, -state.drift)
-    torch._foreach_addcmul_(move, state.scale, total)
-    weights = state.metric.moved(state.weights, move)
-    return state._replace(weights=weights, step=state.step + 1, last=None if state.last is None else fresh)
+    kept: list[Tensor] = []
+    for part in state.metric.slabs:
+        noise = normal_like(key, "noise", state.step + 1, state.weights, part)
+        kept += noise if state.last else []
+        if state.averaged:
+            before = state.last[part] or normal_like(key, "noise", state.step, state.weights, part)
+            noise = list(torch._foreach_add(noise, before))
+        move = state.metric.into(gradient[part], part)
+        torch._foreach_mul_(move, -state.drift)
+        torch._foreach_addcmul_(move, state.scale[part], noise)
+        gradient[part] = state.metric.moved(state.weights[part], move, part=part)
+    return state._replace(weights=gradient, step=state.step + 1, last=kept)
 
 
 def resize(state: State, metric: Metric, step_size: float) -> State:
     """The same chain with another step size."""
-    plain = state.last is None
-    scale = [
-        (step_size * (1 - _surplus(step_size * p, a, q, 0.0 if plain else 0.25))).sqrt() * (1.0 if plain else 0.5)
-        for p, a, q in zip(metric.p, metric.a, metric.q, strict=True)
-    ]
+    scale = held(partial(_scale, step_size=step_size, averaged=state.averaged), metric.p, metric.a, metric.q)
     return state._replace(metric=metric, drift=step_size / 2, scale=scale)
+
+
+def _scale(p: Tensor, a: Tensor, q: Tensor, step_size: float, averaged: bool) -> Tensor:
+    left = step_size * (1 - _surplus(step_size * p, a, q, 0.25 if averaged else 0.0))
+    return left.sqrt() * (0.5 if averaged else 1.0)
 
 
 def _surplus(step: Tensor, a: Tensor, q: Tensor, damped: float) -> Tensor:

@@ -65,7 +65,7 @@ def resize(state: State, metric: Metric, step_size: float) -> State:
         metric=metric,
         momentum=list(torch._foreach_mul(state.momentum, live)),
         move=like.move,
-        scale=list(torch._foreach_mul(like.scale, live)),
+        scale=list(torch._foreach_mul(list(like.scale), live)),
         moving=max(1.0, sum(float(x.double().sum()) for x in live)),
     )
 

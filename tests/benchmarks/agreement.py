@@ -4,9 +4,9 @@ The law does not depend on P; what a step adds does. Where minibatch heating bou
 rise less what halving the step tells that it adds (the ladder's `llc` over nβ).
 
 Size: at λ of 10³ the rise of one draw fluctuates by 1/√λ = 3 %, so that a standard error of 2 % of the rise is not a
-matter of draws but of chains that come to the same place: 4 chains of 1,800 steps after 300. A brief ladder finds the
-step of each rung; the rises are then taken at a part of it (`--shorter`), each rung climbed to by itself, so that what a
-step adds is small beside their errors.
+matter of draws but of chains that come to the same place: 4 chains of 1,000 steps after 300. A brief ladder finds the
+step of each rung; the rises are then taken at a part of it (`--shorter`), each rung climbed to by itself, so that what
+a step adds is small beside their errors.
 """
 
 import math
@@ -19,7 +19,7 @@ import torch
 import degrade
 
 NBETAS, WIDTH = (1e4, 3e3, 1e3, 3e2), 0.32
-STEPS, BURN_IN, BRIEF = 2100, 300, {"steps": 120, "burn_in": 40}
+STEPS, BURN_IN, BRIEF = 1300, 300, {"steps": 120, "burn_in": 40}
 
 
 def run(

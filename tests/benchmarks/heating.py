@@ -12,7 +12,7 @@ half: it pays below that. The last rows are of the model that ships, at the stat
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from degrade.chain import Leg, Plan, Scene, advance
 from degrade.curvature import average
 from degrade.diagnostics import coefficient, read
 from degrade.metric import Metric
-from degrade.noise import Key, Tensors, batch_index
+from degrade.noise import Key, batch_index
 from degrade.parameters import lent, select
 from degrade.pilot import Settings, bind
 from degrade.potential import Potential
@@ -34,6 +34,7 @@ from degrade.preconditioners import PRECONDITIONERS
 from degrade.request import Request
 from degrade.samplers import SAMPLERS
 from degrade.step_size import bound, look
+from degrade.variate import controlled
 from degrade.verdict import judge
 from tests.degrade.toys import exact_rise, quadratic, quadratic_loss, rotated, rotated_loss
 from tests.truths.targets import balanced
@@ -72,18 +73,6 @@ class Networks(nn.Module):
         for layer in self.layers:
             x = x @ layer.mT
         return x
-
-
-@dataclass(frozen=True)
-class Controlled(Potential):
-    """A potential whose minibatch gradients have those at w* as control variate; `whole` is ∇L(w*)."""
-
-    whole: tuple[Tensor, ...] = ()
-
-    def gradient(self, weights: Tensors, index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
-        there = super().gradient(self.center, index)[1]
-        rise, here = super().gradient(weights, index)
-        return rise, [g - c + w for g, c, w in zip(here, there, self.whole, strict=True)]
 
 
 def run(quick: bool = False, shipped: bool = True) -> pd.DataFrame:
@@ -161,7 +150,7 @@ def heated(system: System, batch_size: int, sampler: str, correction: str, most:
     unit = HOT / (nbeta * float(np.mean([x.heat + x.taken for x in looks])))
     stable = SAMPLERS[sampler].stability / max(x.sharpness for x in looks)
     if correction == "control variate":
-        scene = controlled(scene)
+        scene = replace(scene, potential=controlled(scene.potential))
     if correction != "noise":
         metric = replace(metric, q=[torch.zeros_like(q) for q in metric.q])
     about = {"system": system.name, "batch": batch_size, "sampler": sampler, "correction": correction}
@@ -212,13 +201,6 @@ def measured(system: System, scene: Scene, plan: Plan) -> dict[str, Any]:
 def sound(legs: list[Leg]) -> list[Leg]:
     """Those that finished."""
     return [leg for leg in legs if not leg.fault]
-
-
-def controlled(scene: Scene) -> Scene:
-    """The same scene with the control variate."""
-    potential = scene.potential
-    whole = tuple(potential.gradient(potential.center, np.arange(len(potential.data)))[1])
-    return replace(scene, potential=Controlled(**vars(potential), whole=whole))
 
 
 def left(potential: Potential, states: list[list[Tensor]], metric: Metric, batch_size: int) -> float:

@@ -4,12 +4,14 @@ Blocks of 25 steps of a chain (all that `degrade.chain` does at a step: batch, p
 turns with 25 bare passes on batches of the same size; the figure is the median over rounds of the ratio of CPU times,
 one thread. The one-off pass that measures the losses at w* is listed apart, in bare passes over the same examples.
 
-`memory` is the peak of resident memory from before the model is there to the end of a block, curvature and metric
-included, in sizes of the parameters, the model counted as one: of a wider model (14 million parameters) at batch 1 × 8,
-where activations are small, in a process of its own. `per chain` is what a chain costs before its first step and after
+`stepping` is the peak of resident memory during six steps over what there was before the model, in sizes of the
+parameters, the model counted as one: of a wider model (14 million parameters) at batch 1 × 8, where activations are
+small, in a process of its own. `bare` is that of forward and backward passes alone. `memory` holds the peaks before it
+too, the measurement of curvature being the highest. `per chain` is what a chain costs before its first step and after
 its last, in seconds of CPU time.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -32,8 +35,10 @@ from degrade.pilot import Settings, bind, first_look
 from degrade.potential import example_nats
 from degrade.request import Request
 
-NBETA, STEP_SIZE, TIME = 1e3, 1e-3, 64
+NBETA, STEP_SIZE, PLAIN, TIME = 1e3, 1e-3, 1e-8, 64
 KINDS = [("sgld", "fisher"), ("baoab", "fisher"), ("sgld", "ekfac"), ("baoab", "ekfac")]
+FEW = 6  # steps in which memory is looked at
+FAITHFUL = {"MALLOC_MMAP_THRESHOLD_": "262144"}  # so that what is freed is no longer resident
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,16 @@ def run(quick: bool = False) -> pd.DataFrame:
         for batch_size, rounds in ((32, 10), (4, 16)):
             rows += timed(scene, batch_size, 2 if quick else rounds)
         rows += [fixed(scene, *kind) for kind in KINDS]
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as own:  # a process of its own for each
-        rows += [own.submit(large, *kind).result() for kind in KINDS]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows + memory())
+
+
+def memory() -> list[dict]:
+    """A row a sampler and preconditioner, each from a process of its own."""
+    with (
+        mock.patch.dict(os.environ, FAITHFUL),
+        ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as own,
+    ):
+        return [own.submit(large, *kind).result() for kind in [("sgld", "identity"), *KINDS]]
 
 
 def fixed(scene: Scene, sampler: str, preconditioner: str) -> dict:
@@ -76,19 +88,22 @@ def fixed(scene: Scene, sampler: str, preconditioner: str) -> dict:
 
 
 def large(sampler: str, preconditioner: str) -> dict:
-    """Peak memory of a block of steps of a wide model; in a process of its own, which has freed nothing before."""
+    """Peak memory of a wide model: of bare passes, of a block of steps, and of all that leads to it."""
     torch.set_num_threads(1)
     before = psutil.Process().memory_info().rss
     model, tokens = model_and_data(width=512, length=8)
     size, selection = sum(4 * p.numel() for p in model.parameters()), select(model)
-    with lent(model, selection):
-        scene = set_scene(
-            model, selection, tokens, next_token_loss, Request(nbetas=[NBETA], width=0.5, evaluation=4), None, (), False
-        )
-        one = case(scene, sampler, preconditioner, 1)
-        peak = watched(lambda: one.steps(0))
+    with lent(model, selection) as center:
+        request = Request(nbetas=[NBETA], width=0.5, evaluation=4)
+        scene = set_scene(model, selection, tokens, next_token_loss, request, None, (), False, center)
+        bare = watched(lambda: passes(scene, 1, FEW))
+        made: list[Case] = []
+        whole = watched(lambda: made.append(case(scene, sampler, preconditioner, 1)))
+        few = Case(scene, replace(made[0].plan, steps=FEW))
+        stepping = watched(lambda: few.steps(0))
+    peaks = {"bare": bare, "stepping": stepping, "memory": max(whole, stepping)}
     about = {"sampler": sampler, "preconditioner": preconditioner, "batch": "1 x 8"}
-    return about | {"memory": round((peak - before) / size, 2)}
+    return about | {name: round((peak - before) / size, 2) for name, peak in peaks.items()}
 
 
 def watched(work: Callable[[], object]) -> int:
@@ -98,7 +113,7 @@ def watched(work: Callable[[], object]) -> int:
     def watch() -> None:
         while not done.is_set():
             seen[0] = max(seen[0], process.memory_info().rss)
-            done.wait(0.001)
+            done.wait(0.004)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -145,17 +160,18 @@ def timed(scene: Scene, batch_size: int, rounds: int) -> list[dict]:
 
 def case(scene: Scene, sampler: str, preconditioner: str, batch_size: int) -> Case:
     """Bind a metric as a rung does."""
-    settings = Settings(0, 1, batch_size, sampler, preconditioner, STEP_SIZE, 1e9)
+    step_size = PLAIN if preconditioner == "identity" else STEP_SIZE
+    settings = Settings(0, 1, batch_size, sampler, preconditioner, step_size, 1e9)
     metric = bind(scene, settings, first_look(scene, settings), NBETA)
-    plan = Plan(1, NBETA, metric, STEP_SIZE, "given", BLOCK, 0, batch_size, sampler, tracked=False)
+    plan = Plan(1, NBETA, metric, step_size, "given", BLOCK, 0, batch_size, sampler, tracked=False)
     return Case(scene, plan)
 
 
-def passes(scene: Scene, batch_size: int) -> None:
+def passes(scene: Scene, batch_size: int, number: int = BLOCK) -> None:
     """Bare forward and backward passes."""
     potential = scene.potential
     rows = np.random.default_rng(0)
-    for _ in range(BLOCK):
+    for _ in range(number):
         index = rows.integers(len(potential.data), size=batch_size)
         nats, count = potential.loss(potential.model, potential.data.batch(index, potential.device))
         torch.autograd.grad(nats.sum() / count.sum(), potential.selection.tensors)
