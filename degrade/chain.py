@@ -161,6 +161,7 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
             if step + 1 in plan.forces or (closely and step >= plan.burn_in):
                 force.append(_force(scene.potential, plan, key, step, state.weights, gradient))
             state = update(state, gradient, key)
+            del gradient  # its memory may be the new weights', which move into the model
             if not sampler.asks:  # a target places weights of its own while the chain's are needed
                 state = state._replace(weights=scene.potential.settled(state.weights))
             if step + 1 in plan.evaluate:
@@ -212,8 +213,8 @@ def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: li
         total = torch._foreach_mul(moved, potential.precision[part])
         prior = _dot(moved, total)
         torch._foreach_add_(total, gradient[part], alpha=plan.nbeta)
-        work = torch._foreach_mul(moved, total)
-        sums.append(torch.stack([_sum(work), _dot(work, plan.metric.weight[part]), prior]))
+        torch._foreach_mul_(moved, total)  # the work of each scalar
+        sums.append(torch.stack([_sum(moved), _dot(moved, plan.metric.weight[part]), prior]))
         gradient[part] = total
     virial, weighted, prior = torch.stack(sums).sum(0)
     count = potential.selection.count

@@ -50,16 +50,21 @@ def update(state: State, gradient: list[Tensor], key: Key) -> State:
     """One step; drift and noise are added in float32, so that a model in bf16 rounds their sum once."""
     kept: list[Tensor] = []
     for part in state.metric.slabs:
-        noise = normal_like(key, "noise", state.step + 1, state.weights, part)
-        kept += noise if state.last else []
-        if state.averaged:
-            before = state.last[part] or normal_like(key, "noise", state.step, state.weights, part)
-            noise = list(torch._foreach_add(noise, before))
+        fresh = normal_like(key, "noise", state.step + 1, state.weights, part)
+        kept += fresh if state.last else []
+        noise = list(torch._foreach_add(fresh, _before(state, key, part))) if state.averaged else fresh
+        del fresh
+        torch._foreach_mul_(noise, state.scale[part])
         move = state.metric.into(gradient[part], part)
         torch._foreach_mul_(move, -state.drift)
-        torch._foreach_addcmul_(move, state.scale[part], noise)
+        torch._foreach_add_(move, noise)
         gradient[part] = state.metric.moved(state.weights[part], move, part=part)
     return state._replace(weights=gradient, step=state.step + 1, last=kept)
+
+
+def _before(state: State, key: Key, part: slice) -> Tensors:
+    """ξ_t: kept, or made again."""
+    return state.last[part] or normal_like(key, "noise", state.step, state.weights, part)
 
 
 def resize(state: State, metric: Metric, step_size: float) -> State:
@@ -69,10 +74,11 @@ def resize(state: State, metric: Metric, step_size: float) -> State:
 
 
 def _scale(p: Tensor, a: Tensor, q: Tensor, step_size: float, averaged: bool) -> Tensor:
-    left = step_size * (1 - _surplus(step_size * p, a, q, 0.25 if averaged else 0.0))
-    return left.sqrt() * (0.5 if averaged else 1.0)
+    surplus = _surplus(p.float() * step_size, a, q, 0.25 if averaged else 0.0)
+    return surplus.neg_().add_(1).mul_(step_size).sqrt_().mul_(0.5 if averaged else 1.0)
 
 
 def _surplus(step: Tensor, a: Tensor, q: Tensor, damped: float) -> Tensor:
-    room = (1 - damped * step * a).clamp_min(0.05)
-    return (step * q / 4 / room).clamp(0, 0.95)
+    """c, written over ε P."""
+    room = (step * a).mul_(-damped).add_(1).clamp_min_(0.05)
+    return step.mul_(q).div_(4).div_(room).clamp_(0, 0.95)

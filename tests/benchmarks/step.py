@@ -88,10 +88,17 @@ def fixed(scene: Scene, sampler: str, preconditioner: str) -> dict:
 
 
 def large(sampler: str, preconditioner: str) -> dict:
-    """Peak memory of a wide model: of bare passes, of a block of steps, and of all that leads to it."""
+    """Peak memory of a wide model; in a process of its own, in which a small one has been through all of it before."""
     torch.set_num_threads(1)
+    peaks(sampler, preconditioner, 32)
+    about = {"sampler": sampler, "preconditioner": preconditioner, "batch": "1 x 8"}
+    return about | peaks(sampler, preconditioner, 512)
+
+
+def peaks(sampler: str, preconditioner: str, width: int) -> dict[str, float]:
+    """The peaks of bare passes, of a few steps, and of all that leads to them, in sizes of the parameters."""
     before = psutil.Process().memory_info().rss
-    model, tokens = model_and_data(width=512, length=8)
+    model, tokens = model_and_data(width=width, length=8)
     size, selection = sum(4 * p.numel() for p in model.parameters()), select(model)
     with lent(model, selection) as center:
         request = Request(nbetas=[NBETA], width=0.5, evaluation=4)
@@ -101,9 +108,8 @@ def large(sampler: str, preconditioner: str) -> dict:
         whole = watched(lambda: made.append(case(scene, sampler, preconditioner, 1)))
         few = Case(scene, replace(made[0].plan, steps=FEW))
         stepping = watched(lambda: few.steps(0))
-    peaks = {"bare": bare, "stepping": stepping, "memory": max(whole, stepping)}
-    about = {"sampler": sampler, "preconditioner": preconditioner, "batch": "1 x 8"}
-    return about | {name: round((peak - before) / size, 2) for name, peak in peaks.items()}
+    found = {"bare": bare, "stepping": stepping, "memory": max(whole, stepping)}
+    return {name: round((peak - before) / size, 2) for name, peak in found.items()}
 
 
 def watched(work: Callable[[], object]) -> int:
