@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from degrade import memory, preconditioners, tables
 from degrade.chain import Scene
 from degrade.climb import climb
+from degrade.compute import computed, moved
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
 from degrade.journal import Journal, recording
@@ -80,7 +81,8 @@ def ladder(
             chains 4, draws 8, seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`),
             evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray"
             (then address "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain
-            takes).
+            takes); how gradients are computed: dtype, device, compile, micro_batch and checkpointing, see
+            `degrade.compute.Compute`.
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -108,7 +110,7 @@ def ladder(
     folder = None if out is None else _free(Path(out))
     selection = select(model, only)
     with recording(folder, "ladder") as journal:
-        with lent(model, selection):
+        with moved(model, request.device), lent(model, selection):
             scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress)
             scene = _shelved(scene, request, journal)
             _refuse_batch(request, len(scene.potential.data))
@@ -145,14 +147,13 @@ def set_scene(
     shown = partial(tqdm, desc="losses at w*", leave=False, disable=not progress, delay=2)
     center = selection.copy()
     with one_thread():
-        light = lean(model, loss, examples)
+        light = computed(lean(model, loss, examples), request.compute)
         nats, count = example_nats(light, loss, examples, device, shown)
         check_baseline(nats, count)
         size = min(request.evaluation, len(examples))
         chosen = np.sort(Key(request.seed).numbers("evaluation", 0).permutation(len(examples))[:size])
-        potential = Potential(
-            light, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
-        )
+        precision, unit = _precision(request, center), float(count.mean())
+        potential = Potential(light, loss, examples, selection, center, precision, nats, unit, request.micro_batch)
         evaluation = _fixed(light, loss, Examples(examples.batch(chosen)), device, chosen)
         held = None if heldout is None else _fixed(light, loss, Examples(heldout), device)
     return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model), model)
@@ -211,7 +212,7 @@ def reach(model: nn.Module, data: Any, loss: Loss = next_token_loss, seed: int =
         **settings: width or gamma, evaluation.
     """
     request, selection = Request.of(nbetas=[1.0], seed=seed, **settings), select(model, None)
-    with lent(model, selection):
+    with moved(model, request.device), lent(model, selection):
         return reachable(set_scene(model, selection, data, loss, request, None, (), False), seed)
 
 

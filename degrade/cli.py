@@ -5,7 +5,7 @@ Heavy libraries are imported by the command that needs them.
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,6 @@ app = typer.Typer(
 )
 
 KINDS = ("probes", "studies", "organisms")
-USUAL = {"model": None, "data": None, "context": None, "probes": None, "controls": False, "longer": 1.0, "ladder": None}
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Study = Annotated[str, typer.Argument(help="A study by name (degrade list studies), or a study file (.yaml).")]
@@ -57,6 +56,18 @@ Address = Annotated[
 Gpus = Annotated[
     float | None, typer.Option(min=0, help="Share of a GPU for each unit on Ray [default: 1 if the model lies on one].")
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="bf16: matrix products in bfloat16, the chains' state in float32 [default: the model's]."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cpu].")]
+Compile = Annotated[bool, typer.Option("--compile", help="Gradients by torch.compile.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(help="Examples through the model at once; gradients are summed up [default: the batch].")
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="Recompute each block of layers on the way back, to spare memory.")
+]
 LadderFolder = Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")]
 Out = Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")]
 
@@ -77,6 +88,11 @@ def run(
     engine: EngineName = None,
     address: Address = None,
     gpus: Gpus = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    compile: Compile = False,
+    micro_batch: MicroBatch = None,
+    checkpointing: Checkpointing = False,
     ladder: LadderFolder = None,
     out: Out = None,
 ) -> None:
@@ -87,20 +103,24 @@ def run(
     A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`. A study
     file holds all of them; beside it stand --workers, --engine, --address, --gpus and --out alone.
     """
+    from degrade.asked import asked
+
     given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
              "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
-    name, arguments, folder = _asked(study, given, workers, out, context_.args)
-    if folder.exists():
+    way = {"dtype": dtype, "device": device, "compile": compile, "micro_batch": micro_batch,
+           "checkpointing": checkpointing}  # fmt: skip
+    one = asked(study, given, way, workers, out, context_.args)
+    if one.folder.exists():
         raise FileExistsError(
-            f"{folder} already holds a run; expected a new directory: give another --out, or remove it first"
+            f"{one.folder} already holds a run; expected a new directory: give another --out, or remove it first"
         )
 
     def work() -> tuple[str, Any]:
         from degrade.runs import carry_out
 
-        return name, carry_out(name, arguments, folder)
+        return one.study, carry_out(one.study, one.arguments, one.folder, one.compute)
 
-    _told(folder, _at(work, int(arguments.get("workers") or 1), engine, address, gpus))
+    _told(one.folder, _at(work, one.workers, engine, address, gpus))
 
 
 @app.command(context_settings=OPEN)
@@ -116,6 +136,11 @@ def validate(
     controls: Controls = False,
     longer: Longer = 1.0,
     workers: Workers = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    compile: Compile = False,
+    micro_batch: MicroBatch = None,
+    checkpointing: Checkpointing = False,
     ladder: LadderFolder = None,
     out: Out = None,
 ) -> None:
@@ -124,39 +149,22 @@ def validate(
     Model and data are opened, gradients timed, and for each ladder told: rungs, chains, gradients, time and memory.
     """
     from degrade import plugins
+    from degrade.asked import asked
+    from degrade.compute import computing
     from degrade.plan import lines
 
     given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
              "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
-    name, arguments, _ = _asked(study, given, workers, out, context_.args)
-    plan = getattr(plugins.find("studies", name), "plan", None)
-    told = [f"study {name!r} does not say what it would climb, so its time and memory are not told"]
+    way = {"dtype": dtype, "device": device, "compile": compile, "micro_batch": micro_batch,
+           "checkpointing": checkpointing}  # fmt: skip
+    one = asked(study, given, way, workers, out, context_.args)
+    plan = getattr(plugins.find("studies", one.study), "plan", None)
+    told = [f"study {one.study!r} does not say what it would climb, so its time and memory are not told"]
     if plan is not None:
-        told = lines(plan(**arguments), int(arguments["workers"]))
+        with computing(one.compute):
+            told = lines(plan(**one.arguments), one.workers)
     for line in (f"{study}: nothing is wrong with what was asked.", *told):
         typer.echo(line)
-
-
-def _asked(
-    study: str, given: Mapping[str, Any], workers: int | None, out: Path | None, extra: Sequence[str]
-) -> tuple[str, dict[str, Any], Path]:
-    """The study, the arguments of its `run` and the directory it will leave."""
-    from degrade import plugins, study_file
-    from degrade.options import accepted
-
-    if study_file.is_file(study):
-        changed = [name for name, value in given.items() if value != USUAL.get(name, 0)]
-        if changed or extra:
-            said = ", ".join([*(f"--{'probe' if name == 'probes' else name}" for name in changed), *extra])
-            raise ValueError(f"{study} says all of a study, and {said} was given beside it: change it in the file")
-        read = study_file.read(study)
-        name, chosen, extra = read.study, dict(read.arguments), []
-        out, workers = out or chosen.pop("out", None), workers or chosen.pop("workers", None)
-    else:
-        name, chosen = study, {key: value for key, value in given.items() if value != USUAL.get(key, ...)}
-    folder = Path(out) if out else Path("runs") / name
-    chosen |= {"workers": workers or 2, "out": folder}
-    return name, accepted(name, plugins.find("studies", name).run, chosen, extra), folder
 
 
 @app.command()

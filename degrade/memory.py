@@ -39,7 +39,7 @@ def peak(weights: int, held: int, logits: int, batch: int, fixed: int, back: int
         weights: Bytes of the sampled weights, in float32.
         held: Bytes that an example holds on to for its gradient.
         logits: Bytes of the logits of an example.
-        batch: Examples of the largest gradient.
+        batch: Examples of the largest gradient that go through the model at once.
         fixed: Examples of the fixed set.
         back: Rungs that chains come back through.
         chains: Their number.
@@ -68,14 +68,15 @@ def refuse(scene: Scene, request: Request, batch: int) -> None:
     """
     fixed, back = len(scene.evaluation.data), request.cool * len(request.rises or request.nbetas or [])
     weights = sum(tensor.numel() * 4 for tensor in scene.potential.center)
+    batch = min(batch, request.micro_batch or batch)
     one = peak(weights, held(scene), logits(scene), batch, fixed, back, request.chains)
     whole, there = one + (0 if scene.shelf else drawn(scene, request)), free(scene.potential.device)
     if SURELY * whole > there:
         raise TooLargeError(
             f"this ladder needs about {whole / GIB:.2g} GiB of memory ({weights / GIB:.2g} for a copy of the weights),"
             f" and {there / GIB:.2g} are free; expected less: take fewer chains (with cool=True, rungs), a smaller"
-            f" batch_size ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights"
-            " (only=...)"
+            f" micro_batch ({batch} examples at once) or evaluation ({fixed}), checkpointing=True, a shorter context,"
+            " or fewer weights (only=...)"
         )
     if scene.shelf and (room := shutil.disk_usage(scene.shelf.folder).free) < drawn(scene, request):
         raise TooLargeError(

@@ -16,6 +16,7 @@ from torch import nn
 
 from degrade import build, climb, memory, pilot, schedule, step_size, temperature
 from degrade.chain import BLOCK, TRACKED
+from degrade.compute import moved
 from degrade.curvature import BATCHES, SIZE
 from degrade.data import Examples
 from degrade.engine import one_thread
@@ -109,7 +110,7 @@ def estimate(planned: Planned) -> Estimate:
     request = Request.of(**planned.settings)
     selection = select(planned.model, None)
     data, held = Examples(planned.data), 0 if planned.heldout is None else len(Examples(planned.heldout))
-    with lent(planned.model, selection), one_thread():
+    with moved(planned.model, request.device), lent(planned.model, selection), one_thread():
         few = Examples(data.batch(np.arange(min(len(data), SIZES[0][1]))))
         some = request.model_copy(update={"evaluation": len(few)})
         scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
@@ -130,7 +131,7 @@ def estimate(planned: Planned) -> Estimate:
             costs.weights,
             costs.held,
             costs.logits,
-            max(batch, step_size.BATCH),
+            min(max(batch, step_size.BATCH), request.micro_batch or len(data)),
             fixed,
             request.cool * rungs,
             request.chains,
@@ -211,7 +212,7 @@ def _room(found: Estimate, workers: int) -> str:
         return said
     return (
         f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers or"
-        " chains, or a smaller context"
+        " chains, a smaller context or micro_batch, or checkpointing"
     )
 
 
