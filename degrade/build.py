@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from degrade import memory, preconditioners, tables
+from degrade import logger, memory, preconditioners, tables
 from degrade.chain import Scene
 from degrade.climb import climb
 from degrade.compute import computed, moved
@@ -82,7 +82,7 @@ def ladder(
             evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray"
             (then address "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain
             takes); how gradients are computed: dtype, device, compile, micro_batch and checkpointing, see
-            `degrade.compute.Compute`.
+            `degrade.compute.Compute`; log "wandb" (see `degrade.logger`).
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -252,7 +252,8 @@ def _shelved(scene: Scene, request: Request, journal: Journal) -> Scene:
 
 
 def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, journal: Journal) -> Ladder:
-    journal.agree(inputs(scene, request), _expected(request))
+    given = inputs(scene, request)
+    journal.agree(given, _expected(request))
     batch_size = request.batch_size or usual_batch(scene.potential, request.sampler)
     settings = Settings(
         request.seed,
@@ -266,11 +267,13 @@ def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, jou
 
     def finished(stage: Stage) -> None:
         bar.update()
+        tell(tables.row(scene, request, stage, ceiling)[0])
         if scene.shelf:
             scene.shelf.tidy(stage.rung.number, stage.legs)
 
     total = sum(_expected(request)[kind] for kind in ("rungs", "cooled"))
     with (
+        logger.told(request.log, given) as tell,
         engine(scene, request.workers, request.place) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
     ):

@@ -68,6 +68,7 @@ MicroBatch = Annotated[
 Checkpointing = Annotated[
     bool, typer.Option("--checkpointing", help="Recompute each block of layers on the way back, to spare memory.")
 ]
+Log = Annotated[str | None, typer.Option(help="wandb: a run of Weights & Biases, offline unless WANDB_MODE is online.")]
 LadderFolder = Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")]
 Out = Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")]
 
@@ -88,6 +89,7 @@ def run(
     engine: EngineName = None,
     address: Address = None,
     gpus: Gpus = None,
+    log: Log = None,
     dtype: Dtype = None,
     device: Device = None,
     compile: Compile = False,
@@ -101,7 +103,7 @@ def run(
     If it is stopped, by whatever, `degrade resume` goes on from what it had finished.
 
     A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`. A study
-    file holds all of them; beside it stand --workers, --engine, --address, --gpus and --out alone.
+    file holds all of them; beside it stand --workers, --engine, --address, --gpus, --log and --out alone.
     """
     from degrade.asked import asked
 
@@ -120,7 +122,7 @@ def run(
 
         return one.study, carry_out(one.study, one.arguments, one.folder, one.compute)
 
-    _told(one.folder, _at(work, one.workers, engine, address, gpus))
+    _told(one.folder, _at(work, one.workers, engine, address, gpus, log))
 
 
 @app.command(context_settings=OPEN)
@@ -176,6 +178,7 @@ def resume(
     engine: EngineName = None,
     address: Address = None,
     gpus: Gpus = None,
+    log: Log = None,
 ) -> None:
     """Go on with a run that was stopped, from what it had finished, to the same bits."""
     from degrade.runs import resumed, tidy
@@ -183,7 +186,7 @@ def resume(
     if tidy(folder):
         typer.echo(f"{folder} is finished.")
         return
-    _told(folder, _at(lambda: resumed(folder, workers), workers or 2, engine, address, gpus))
+    _told(folder, _at(lambda: resumed(folder, workers), workers or 2, engine, address, gpus, log))
 
 
 @app.command()
@@ -196,15 +199,16 @@ def status(folder: Annotated[Path, typer.Argument(help="The --out of a run, fini
 
 
 def _at(
-    work: Callable[[], tuple[str, Any]], workers: int, engine: str | None, address: str | None, gpus: float | None
+    work: Callable[[], Any], workers: int, engine: str | None, address: str | None, gpus: float | None, log: str | None
 ) -> Callable[[], tuple[str, Any]]:
-    """The same work, its worker processes where they were asked for."""
+    """The same work, its worker processes where they were asked for, told of where that was asked for."""
+    from degrade.logger import logging
     from degrade.places import Place, placed
 
     place = Place(engine or "processes", address, gpus)  # type: ignore[arg-type]
 
     def there() -> tuple[str, Any]:
-        with placed(place, workers):
+        with placed(place, workers), logging(log):
             return work()
 
     return there

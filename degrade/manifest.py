@@ -14,7 +14,7 @@ from degrade.fingerprint import code_key, feed, key_of, source_key
 from degrade.request import Request
 
 FORMAT = 2
-PLACES = {"workers", "engine", "address", "gpus"}  # no result depends on these
+PLACES = {"workers", "engine", "address", "gpus", "log"}  # no result depends on these
 PACKAGES = ("natural-degradation", "torch", "transformer-lens", "transformers", "numpy", "pandas")
 
 

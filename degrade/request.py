@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from degrade import preconditioners, samplers
+from degrade import logger, preconditioners, samplers
 from degrade.compute import DTYPES, Compute, here
 from degrade.neighbourhood import Neighbourhood
 from degrade.places import Place
@@ -48,6 +48,7 @@ class Request(BaseModel):
     compile: bool = Field(default_factory=lambda: here().compile)
     micro_batch: int | None = Field(default_factory=lambda: here().micro_batch)
     checkpointing: bool = Field(default_factory=lambda: here().checkpointing)
+    log: str | None = Field(default_factory=logger.here)
 
     @field_validator("dtype")
     @classmethod
@@ -58,6 +59,7 @@ class Request(BaseModel):
     def _consistent(self) -> "Request":
         Neighbourhood(self.width, self.gamma)
         self.place, self.compute  # noqa: B018
+        logger.check(self.log)
         self._check_rungs()
         for kind, name, known in (
             ("sampler", self.sampler, [samplers.AUTO, *SAMPLERS]),
