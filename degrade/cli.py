@@ -236,14 +236,12 @@ def _notes(error: BaseException) -> list[str]:
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The directory of a finished run.")]) -> None:
     """Draw a finished run's figures and report again from its stored tables."""
-    import json
+    from degrade import manifest, plugins, study_file
 
-    from degrade import plugins, study_file
-
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{folder} holds no manifest.json; expected the directory of a finished run")
-    module = plugins.find("studies", json.loads(manifest.read_text())["study"])
+    study = manifest.read(folder).get("study")
+    if study is None:
+        raise ValueError(f"{folder} holds a ladder without a study; expected the directory of a finished `degrade run`")
+    module = plugins.find("studies", study)
     path = module.report(folder)
     study_file.embed(folder)
     typer.echo(f"Report: {path}")
