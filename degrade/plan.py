@@ -131,7 +131,7 @@ def estimate(planned: Planned) -> Estimate:
             costs.weights,
             costs.held,
             costs.logits,
-            min(max(batch, step_size.BATCH), request.micro_batch or len(data)),
+            memory.at_once(batch, len(data), request.micro_batch),
             fixed,
             request.cool * rungs,
             request.chains,

@@ -142,6 +142,24 @@ def test_recomputing_holds_less_for_a_gradient():
     assert 0 < spared < 0.7 * plain
 
 
+def test_the_memory_that_is_planned_follows(monkeypatch):
+    """A fifth of a hundred examples at once, or blocks recomputed, take less; what cannot fit is refused."""
+    from degrade.memory import TooLargeError
+    from degrade.plan import Planned, estimate
+
+    rows = torch.randint(40, (100, 16), generator=torch.Generator().manual_seed(0))
+    settings = {"nbetas": [1.0], "width": 0.5, "steps": 16, "burn_in": 4, "draws": 1, "chains": 1, "evaluation": 1}
+    plain, parts, spared = (
+        estimate(Planned("one", family("gpt2"), rows, None, settings | more)).memory
+        for more in ({}, {"micro_batch": 20}, {"checkpointing": True})
+    )
+    assert parts < plain and spared < plain
+    monkeypatch.setattr("degrade.memory.free", lambda device=None: parts)
+    with pytest.raises(TooLargeError, match=r"micro_batch \(100 examples at once\).*checkpointing=True"):
+        degrade.ladder(family("gpt2"), rows, progress=False, **settings)
+    degrade.ladder(family("gpt2"), rows, progress=False, micro_batch=20, batch_size=8, **settings)
+
+
 def test_blocks_are_the_largest_list_of_like_modules():
     assert len(blocks(family("gpt2"))) == 3
     with pytest.raises(ValueError, match="checkpointing=True, and this Linear has no list of like blocks"):
