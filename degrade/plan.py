@@ -125,7 +125,10 @@ def estimate(planned: Planned) -> Estimate:
         chains=request.chains,
         steps=(int(fewest.drawn), int(most.drawn)),
         gradients=(fewest.gradients * rungs * request.chains, most.gradients * rungs * request.chains),
-        unit=(_seconds(costs, fewest, batch, fixed, held), _seconds(costs, most, batch, fixed, held)),
+        unit=(
+            _seconds(costs, fewest, batch, len(data), fixed, held),
+            _seconds(costs, most, batch, len(data), fixed, held),
+        ),
         before=passes * costs.forward + 2 * BATCHES * costs.gradient(SIZE),
         memory=memory.peak(
             costs.weights,
@@ -163,9 +166,9 @@ def counted(request: Request, noisy: bool, long: bool) -> Counts:
     return Counts(
         drawn=drawn,
         steps=rounds * length + warm * warming + drawn + halved,
-        extra=(rounds + warm) * (pilot.FORCES + pairs) + looks * drawn / steps,
-        stiff=(rounds + warm) * (2 * step_size.AGAIN + 2) + 2 * request.draws * drawn / steps
-        + 2 * step_size.AGAIN * (drawn // (TRACKED * BLOCK)),
+        extra=(rounds + warm) * (pilot.FORCES + pairs) + pairs / rungs + looks * drawn / steps,
+        stiff=(rounds + warm) * (2 * step_size.AGAIN + 2) + 2 * step_size.FIRST / rungs
+        + 2 * request.draws * drawn / steps + 2 * step_size.AGAIN * (drawn // (TRACKED * BLOCK)),
         small=(rounds + warm) * 2 * BATCHES,
         fixed=(looks + request.draws) * drawn / steps,
         heldout=request.draws * drawn / steps,
@@ -231,11 +234,11 @@ def _spoken(seconds: float) -> str:
     return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"
 
 
-def _seconds(costs: Costs, counts: Counts, batch: int, fixed: int, heldout: int) -> float:
+def _seconds(costs: Costs, counts: Counts, batch: int, examples: int, fixed: int, heldout: int) -> float:
     """Seconds of one chain at one rung."""
     gradients = (
         (counts.steps + counts.extra) * costs.gradient(batch)
-        + counts.stiff * costs.gradient(step_size.BATCH)
+        + counts.stiff * costs.gradient(min(step_size.BATCH, examples))
         + counts.small * costs.gradient(SIZE)
     )
     return gradients + counts.steps * costs.step + (counts.fixed * fixed + counts.heldout * heldout) * costs.forward
