@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from degrade import memory, preconditioners, tables
+from degrade import logger, memory, preconditioners, tables
 from degrade.chain import Scene
 from degrade.climb import climb
+from degrade.compute import computed, moved
 from degrade.data import Examples
 from degrade.engine import engine, one_thread
 from degrade.journal import Journal, recording
@@ -82,7 +83,8 @@ def ladder(
             chains 4, draws 8, seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`),
             evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray"
             (then address "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain
-            takes).
+            takes); how gradients are computed: dtype, device, compile, micro_batch and checkpointing, see
+            `degrade.compute.Compute`; log "wandb" (see `degrade.logger`).
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -110,13 +112,13 @@ def ladder(
     folder = None if out is None else _free(Path(out))
     selection = select(model, only)
     with recording(folder, "ladder") as journal:
-        with lent(model, selection) as center:
+        with moved(model, request.device), lent(model, selection) as center:
             scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress, center)
             scene = _shelved(scene, request, journal)
             _refuse_batch(request, scene.potential)
             ceiling = reachable(scene, request.seed)
             _refuse_unreachable(request, ceiling)
-            scene = varied(scene, request)
+            scene = controlled(scene, request.control_variate)
             result = _climbed(scene, request, ceiling, progress, journal)
         if folder is not None:
             result.save(folder)
@@ -149,14 +151,13 @@ def set_scene(
     shown = partial(tqdm, desc="losses at w*", leave=False, disable=not progress, delay=2)
     center = center or selection.copy()
     with one_thread():
-        light = lean(model, loss, examples)
+        light = computed(lean(model, loss, examples), request.compute)
         nats, count = example_nats(light, loss, examples, device, shown)
         check_baseline(nats, count)
         size = min(request.evaluation, len(examples))
         chosen = np.sort(Key(request.seed).numbers("evaluation", 0).permutation(len(examples))[:size])
-        potential = Potential(
-            light, loss, examples, selection, center, _precision(request, center), nats, float(count.mean())
-        )
+        precision, unit = _precision(request, center), float(count.mean())
+        potential = Potential(light, loss, examples, selection, center, precision, nats, unit, request.micro_batch)
         evaluation = _fixed(light, loss, Examples(examples.batch(chosen)), device, chosen)
         held = None if heldout is None else _fixed(light, loss, Examples(heldout), device)
     return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model), model)
@@ -215,7 +216,7 @@ def reach(model: nn.Module, data: Any, loss: Loss = next_token_loss, seed: int =
         **settings: width or gamma, evaluation.
     """
     request, selection = Request.of(nbetas=[1.0], seed=seed, **settings), select(model, None)
-    with lent(model, selection):
+    with moved(model, request.device), lent(model, selection):
         return reachable(set_scene(model, selection, data, loss, request, None, (), False), seed)
 
 
@@ -235,14 +236,6 @@ def usual_batch(potential: Potential, sampler: str) -> int:
         return len(potential.data)
     fits = int(WORK / (potential.selection.count * max(potential.unit, potential.data.places)))
     return min(max(fits, BATCH), len(potential.data))
-
-
-def varied(scene: Scene, request: Request) -> Scene:
-    """The scene with a control variate, if one is asked for."""
-    if not request.control_variate:
-        return scene
-    with one_thread():
-        return replace(scene, potential=controlled(scene.potential))
 
 
 def _refuse_batch(request: Request, potential: Potential) -> None:
@@ -269,7 +262,8 @@ def _shelved(scene: Scene, request: Request, journal: Journal) -> Scene:
 
 
 def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, journal: Journal) -> Ladder:
-    journal.agree(inputs(scene, request), _expected(request))
+    given = inputs(scene, request)
+    journal.agree(given, _expected(request))
     batch_size = request.batch_size or usual_batch(scene.potential, request.sampler)
     settings = Settings(
         request.seed,
@@ -283,11 +277,13 @@ def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, jou
 
     def finished(stage: Stage) -> None:
         bar.update()
+        tell(tables.row(scene, request, stage, ceiling)[0])
         if scene.shelf:
             scene.shelf.tidy(stage.rung.number, stage.legs)
 
     total = sum(_expected(request)[kind] for kind in ("rungs", "cooled"))
     with (
+        logger.told(request.log, given) as tell,
         engine(scene, request.workers, request.place) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
     ):

@@ -5,7 +5,7 @@ Heavy libraries are imported by the command that needs them.
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,6 @@ app = typer.Typer(
 )
 
 KINDS = ("probes", "studies", "organisms")
-USUAL = {"model": None, "data": None, "context": None, "probes": None, "controls": False, "longer": 1.0, "ladder": None}
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Study = Annotated[str, typer.Argument(help="A study by name (degrade list studies), or a study file (.yaml).")]
@@ -57,6 +56,19 @@ Address = Annotated[
 Gpus = Annotated[
     float | None, typer.Option(min=0, help="Share of a GPU for each unit on Ray [default: 1 if the model lies on one].")
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="bf16: matrix products in bfloat16, the chains' state in float32 [default: the model's]."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cpu].")]
+Compile = Annotated[bool, typer.Option("--compile", help="Gradients by torch.compile.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(help="Examples through the model at once; gradients are summed up [default: the batch].")
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="Recompute each block of layers on the way back, to spare memory.")
+]
+Log = Annotated[str | None, typer.Option(help="wandb: a run of Weights & Biases, offline unless WANDB_MODE is online.")]
 LadderFolder = Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")]
 Out = Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")]
 
@@ -77,6 +89,12 @@ def run(
     engine: EngineName = None,
     address: Address = None,
     gpus: Gpus = None,
+    log: Log = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    compile: Compile = False,
+    micro_batch: MicroBatch = None,
+    checkpointing: Checkpointing = False,
     ladder: LadderFolder = None,
     out: Out = None,
 ) -> None:
@@ -85,22 +103,26 @@ def run(
     If it is stopped, by whatever, `degrade resume` goes on from what it had finished.
 
     A study's own options follow as --name value, a list as a+b, a switch as --name: the arguments of its `run`. A study
-    file holds all of them; beside it stand --workers, --engine, --address, --gpus and --out alone.
+    file holds all of them; beside it stand --workers, --engine, --address, --gpus, --log and --out alone.
     """
+    from degrade.asked import asked
+
     given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
              "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
-    name, arguments, folder = _asked(study, given, workers, out, context_.args)
-    if folder.exists():
+    way = {"dtype": dtype, "device": device, "compile": compile, "micro_batch": micro_batch,
+           "checkpointing": checkpointing}  # fmt: skip
+    one = asked(study, given, way, workers, out, context_.args)
+    if one.folder.exists():
         raise FileExistsError(
-            f"{folder} already holds a run; expected a new directory: give another --out, or remove it first"
+            f"{one.folder} already holds a run; expected a new directory: give another --out, or remove it first"
         )
 
     def work() -> tuple[str, Any]:
         from degrade.runs import carry_out
 
-        return name, carry_out(name, arguments, folder)
+        return one.study, carry_out(one.study, one.arguments, one.folder, one.compute)
 
-    _told(folder, _at(work, int(arguments.get("workers") or 1), engine, address, gpus))
+    _told(one.folder, _at(work, one.workers, engine, address, gpus, log))
 
 
 @app.command(context_settings=OPEN)
@@ -116,6 +138,11 @@ def validate(
     controls: Controls = False,
     longer: Longer = 1.0,
     workers: Workers = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    compile: Compile = False,
+    micro_batch: MicroBatch = None,
+    checkpointing: Checkpointing = False,
     ladder: LadderFolder = None,
     out: Out = None,
 ) -> None:
@@ -124,39 +151,22 @@ def validate(
     Model and data are opened, gradients timed, and for each ladder told: rungs, chains, gradients, time and memory.
     """
     from degrade import plugins
+    from degrade.asked import asked
+    from degrade.compute import computing
     from degrade.plan import lines
 
     given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
              "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
-    name, arguments, _ = _asked(study, given, workers, out, context_.args)
-    plan = getattr(plugins.find("studies", name), "plan", None)
-    told = [f"study {name!r} does not say what it would climb, so its time and memory are not told"]
+    way = {"dtype": dtype, "device": device, "compile": compile, "micro_batch": micro_batch,
+           "checkpointing": checkpointing}  # fmt: skip
+    one = asked(study, given, way, workers, out, context_.args)
+    plan = getattr(plugins.find("studies", one.study), "plan", None)
+    told = [f"study {one.study!r} does not say what it would climb, so its time and memory are not told"]
     if plan is not None:
-        told = lines(plan(**arguments), int(arguments["workers"]))
+        with computing(one.compute):
+            told = lines(plan(**one.arguments), one.workers)
     for line in (f"{study}: nothing is wrong with what was asked.", *told):
         typer.echo(line)
-
-
-def _asked(
-    study: str, given: Mapping[str, Any], workers: int | None, out: Path | None, extra: Sequence[str]
-) -> tuple[str, dict[str, Any], Path]:
-    """The study, the arguments of its `run` and the directory it will leave."""
-    from degrade import plugins, study_file
-    from degrade.options import accepted
-
-    if study_file.is_file(study):
-        changed = [name for name, value in given.items() if value != USUAL.get(name, 0)]
-        if changed or extra:
-            said = ", ".join([*(f"--{'probe' if name == 'probes' else name}" for name in changed), *extra])
-            raise ValueError(f"{study} says all of a study, and {said} was given beside it: change it in the file")
-        read = study_file.read(study)
-        name, chosen, extra = read.study, dict(read.arguments), []
-        out, workers = out or chosen.pop("out", None), workers or chosen.pop("workers", None)
-    else:
-        name, chosen = study, {key: value for key, value in given.items() if value != USUAL.get(key, ...)}
-    folder = Path(out) if out else Path("runs") / name
-    chosen |= {"workers": workers or 2, "out": folder}
-    return name, accepted(name, plugins.find("studies", name).run, chosen, extra), folder
 
 
 @app.command()
@@ -168,6 +178,7 @@ def resume(
     engine: EngineName = None,
     address: Address = None,
     gpus: Gpus = None,
+    log: Log = None,
 ) -> None:
     """Go on with a run that was stopped, from what it had finished, to the same bits."""
     from degrade.runs import resumed, tidy
@@ -175,7 +186,7 @@ def resume(
     if tidy(folder):
         typer.echo(f"{folder} is finished.")
         return
-    _told(folder, _at(lambda: resumed(folder, workers), workers or 2, engine, address, gpus))
+    _told(folder, _at(lambda: resumed(folder, workers), workers or 2, engine, address, gpus, log))
 
 
 @app.command()
@@ -188,15 +199,16 @@ def status(folder: Annotated[Path, typer.Argument(help="The --out of a run, fini
 
 
 def _at(
-    work: Callable[[], tuple[str, Any]], workers: int, engine: str | None, address: str | None, gpus: float | None
+    work: Callable[[], Any], workers: int, engine: str | None, address: str | None, gpus: float | None, log: str | None
 ) -> Callable[[], tuple[str, Any]]:
-    """The same work, its worker processes where they were asked for."""
+    """The same work, its worker processes where they were asked for, told of where that was asked for."""
+    from degrade.logger import logging
     from degrade.places import Place, placed
 
     place = Place(engine or "processes", address, gpus)  # type: ignore[arg-type]
 
     def there() -> tuple[str, Any]:
-        with placed(place, workers):
+        with placed(place, workers), logging(log):
             return work()
 
     return there
@@ -224,14 +236,12 @@ def _notes(error: BaseException) -> list[str]:
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The directory of a finished run.")]) -> None:
     """Draw a finished run's figures and report again from its stored tables."""
-    import json
+    from degrade import manifest, plugins, study_file
 
-    from degrade import plugins, study_file
-
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{folder} holds no manifest.json; expected the directory of a finished run")
-    module = plugins.find("studies", json.loads(manifest.read_text())["study"])
+    study = manifest.read(folder).get("study")
+    if study is None:
+        raise ValueError(f"{folder} holds a ladder without a study; expected the directory of a finished `degrade run`")
+    module = plugins.find("studies", study)
     path = module.report(folder)
     study_file.embed(folder)
     typer.echo(f"Report: {path}")

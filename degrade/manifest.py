@@ -1,9 +1,11 @@
 """The manifest: everything that made a ladder, keyed by content."""
 
 import hashlib
+import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from degrade.fingerprint import code_key, feed, key_of, source_key
 from degrade.request import Request
 
 FORMAT = 2
-PLACES = {"workers", "engine", "address", "gpus"}  # no result depends on these
+PLACES = {"workers", "engine", "address", "gpus", "log"}  # no result depends on these
 PACKAGES = ("natural-degradation", "torch", "transformer-lens", "transformers", "numpy", "pandas")
 
 
@@ -42,6 +44,28 @@ def describe(scene: Scene, request: Request, ceiling: float, unit: str) -> dict[
         "observers": [repr(observer) for observer in scene.observe],
         "versions": versions(),
     }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a stored ladder or a finished run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it cannot be read, or is of a newer format.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no manifest.json; expected a stored ladder or a finished run")
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as fault:
+        raise ValueError(
+            f"{path} cannot be read ({fault}); expected the manifest that the run wrote: take it from a copy, or run"
+            " again"
+        ) from fault
+    if content.get("format", FORMAT) > FORMAT:
+        raise ValueError(f"{folder} has format {content['format']}; this version reads up to {FORMAT}: upgrade")
+    return content
 
 
 def inputs(scene: Scene, request: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from degrade.chain import Scene
 from degrade.potential import CHUNK
 from degrade.request import Request
+from degrade.step_size import BATCH
 from degrade.timing import held, logits
 
 GIB = 2**30
@@ -39,13 +40,22 @@ def peak(weights: int, held: int, logits: int, batch: int, fixed: int, back: int
         weights: Bytes of the sampled weights, in float32.
         held: Bytes that an example holds on to for its gradient.
         logits: Bytes of the logits of an example.
-        batch: Examples of the largest gradient.
+        batch: Examples of the largest gradient that go through the model at once.
         fixed: Examples of the fixed set.
         back: Rungs that chains come back through.
         chains: Their number.
     """
     copies = COPIES + A_CHAIN * chains + A_RUNG * back
     return copies * weights + max(batch * held, logits * (fixed + 2 * min(CHUNK, fixed)))
+
+
+def at_once(batch: int, examples: int, micro_batch: int | None) -> int:
+    """Examples of the largest gradient that go through the model at once: the curvature is looked at by 128.
+
+    >>> at_once(32, 1000, None), at_once(32, 100, None), at_once(32, 1000, 8)
+    (128, 100, 8)
+    """
+    return min(max(batch, BATCH), examples, micro_batch or examples)
 
 
 def drawn(scene: Scene, request: Request) -> int:
@@ -61,21 +71,22 @@ def refuse(scene: Scene, request: Request, batch: int) -> None:
     Args:
         scene: With the shelf that draws go to, if any.
         request: The settings.
-        batch: Examples of the largest gradient.
+        batch: Examples of a step.
 
     Raises:
         TooLargeError: naming what is needed, what is free, and the cure.
     """
     fixed, back = len(scene.evaluation.data), request.cool * len(request.rises or request.nbetas or [])
     weights = sum(tensor.numel() * 4 for tensor in scene.potential.center)
+    batch = at_once(batch, len(scene.potential.data), request.micro_batch)
     one = peak(weights, held(scene), logits(scene), batch, fixed, back, request.chains)
     whole, there = one + (0 if scene.shelf else drawn(scene, request)), free(scene.potential.device)
     if SURELY * whole > there:
         raise TooLargeError(
             f"this ladder needs about {whole / GIB:.2g} GiB of memory ({weights / GIB:.2g} for a copy of the weights),"
             f" and {there / GIB:.2g} are free; expected less: take fewer chains (with cool=True, rungs), a smaller"
-            f" batch_size ({batch} examples at once) or evaluation ({fixed}), a shorter context, or fewer weights"
-            " (only=...)"
+            f" micro_batch ({batch} examples at once) or evaluation ({fixed}), checkpointing=True, a shorter context,"
+            " or fewer weights (only=...)"
         )
     if scene.shelf and (room := shutil.disk_usage(scene.shelf.folder).free) < drawn(scene, request):
         raise TooLargeError(

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from torch import nn
 
 from degrade import plugins
+from degrade.compute import here
 
 Form = Literal["organism", "folder", "function", "hub"]
 PATIENCE = 5.0  # seconds that the hub may take to answer whether it has a model
@@ -68,14 +69,21 @@ def open_model(name: str) -> tuple[Any, Any]:
     """A model by its name, in eval mode, and its tokenizer, or None.
 
     A directory and a model of the hub come as bridges where TransformerLens knows the architecture. The hub's are
-    loaded from the directory in its cache, so that a copy of that directory gives the same bits.
+    loaded from the directory in its cache, so that a copy of that directory gives the same bits. It lies on the device
+    that was chosen for the block (`degrade.compute.computing`), if one was.
 
     Raises:
         ValueError: if it is no name of a model, or what the name gives is no model.
         OSError: if it is not there.
         ImportError: if the module of a function cannot be imported.
     """
-    kind = form(name)
+    model, tokenizer = _opened(name, form(name))
+    if (device := here().device) is not None:
+        model.to(device)
+    return model, tokenizer
+
+
+def _opened(name: str, kind: Form) -> tuple[Any, Any]:
     if kind == "function":
         return made(name)
     from degrade.models import load

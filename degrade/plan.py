@@ -16,6 +16,7 @@ from torch import nn
 
 from degrade import build, climb, memory, pilot, schedule, step_size, temperature
 from degrade.chain import BLOCK, TRACKED
+from degrade.compute import moved
 from degrade.curvature import BATCHES, SIZE
 from degrade.data import Examples
 from degrade.engine import one_thread
@@ -24,6 +25,7 @@ from degrade.memory import GIB
 from degrade.parameters import lent, select
 from degrade.request import Request
 from degrade.timing import SIZES, Costs, measured
+from degrade.variate import controlled
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +111,11 @@ def estimate(planned: Planned) -> Estimate:
     request = Request.of(**planned.settings)
     selection = select(planned.model, None)
     data, held = Examples(planned.data), 0 if planned.heldout is None else len(Examples(planned.heldout))
-    with lent(planned.model, selection), one_thread():
+    with moved(planned.model, request.device), lent(planned.model, selection), one_thread():
         few = Examples(data.batch(np.arange(min(len(data), SIZES[0][1]))))
         some = request.model_copy(update={"evaluation": len(few)})
         scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
-        scene = build.varied(scene, request)
+        scene = controlled(scene, request.control_variate)
         batch = request.batch_size or build.usual_batch(replace(scene.potential, data=data), request.sampler)
         costs = measured(scene, request, batch >= len(data))
     rungs, fixed = len(request.rises or request.nbetas or []), min(request.evaluation, len(data))
@@ -125,13 +127,16 @@ def estimate(planned: Planned) -> Estimate:
         chains=request.chains,
         steps=(int(fewest.drawn), int(most.drawn)),
         gradients=(fewest.gradients * rungs * request.chains, most.gradients * rungs * request.chains),
-        unit=(_seconds(costs, fewest, batch, fixed, held), _seconds(costs, most, batch, fixed, held)),
+        unit=(
+            _seconds(costs, fewest, batch, len(data), fixed, held),
+            _seconds(costs, most, batch, len(data), fixed, held),
+        ),
         before=passes * costs.forward + 2 * BATCHES * costs.gradient(SIZE),
         memory=memory.peak(
             costs.weights,
             costs.held,
             costs.logits,
-            max(batch, step_size.BATCH),
+            memory.at_once(batch, len(data), request.micro_batch),
             fixed,
             request.cool * rungs,
             request.chains,
@@ -163,9 +168,9 @@ def counted(request: Request, noisy: bool, long: bool) -> Counts:
     return Counts(
         drawn=drawn,
         steps=rounds * length + warm * warming + drawn + halved,
-        extra=(rounds + warm) * (pilot.FORCES + pairs) + looks * drawn / steps,
-        stiff=(rounds + warm) * (2 * step_size.AGAIN + 2) + 2 * request.draws * drawn / steps
-        + 2 * step_size.AGAIN * (drawn // (TRACKED * BLOCK)),
+        extra=(rounds + warm) * (pilot.FORCES + pairs) + pairs / rungs + looks * drawn / steps,
+        stiff=(rounds + warm) * (2 * step_size.AGAIN + 2) + 2 * step_size.FIRST / rungs
+        + 2 * request.draws * drawn / steps + 2 * step_size.AGAIN * (drawn // (TRACKED * BLOCK)),
         small=(rounds + warm) * 2 * BATCHES,
         fixed=(looks + request.draws) * drawn / steps,
         heldout=request.draws * drawn / steps,
@@ -212,7 +217,7 @@ def _room(found: Estimate, workers: int) -> str:
         return said
     return (
         f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers or"
-        " chains, or a smaller context"
+        " chains, a smaller context or micro_batch, or checkpointing"
     )
 
 
@@ -231,11 +236,11 @@ def _spoken(seconds: float) -> str:
     return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"
 
 
-def _seconds(costs: Costs, counts: Counts, batch: int, fixed: int, heldout: int) -> float:
+def _seconds(costs: Costs, counts: Counts, batch: int, examples: int, fixed: int, heldout: int) -> float:
     """Seconds of one chain at one rung."""
     gradients = (
         (counts.steps + counts.extra) * costs.gradient(batch)
-        + counts.stiff * costs.gradient(step_size.BATCH)
+        + counts.stiff * costs.gradient(min(step_size.BATCH, examples))
         + counts.small * costs.gradient(SIZE)
     )
     return gradients + counts.steps * costs.step + (counts.fixed * fixed + counts.heldout * heldout) * costs.forward

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from degrade.compute import summed
 from degrade.data import Examples, moved
 from degrade.losses import Loss, Replay, logits_of, measure
 from degrade.noise import Tensors
@@ -24,8 +25,8 @@ CHUNK = 256
 class Potential:
     """Everything that fixes U but nβ, bound to a live model.
 
-    `center` is w*, `precision` holds 1/s_t², `baseline` the nats of each example at w* (paired rises need them) and
-    `unit` the mean count of an example.
+    `center` is w*, `precision` holds 1/s_t², `baseline` the nats of each example at w* (paired rises need them),
+    `unit` the mean count of an example, and `micro_batch` how many examples go through the model at once.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class Potential:
     precision: list[float]
     baseline: Tensor
     unit: float
+    micro_batch: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -49,11 +51,10 @@ class Potential:
     def gradient(self, weights: Iterable[Tensor], index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
         """The paired rise L_B(w) − L_B(w*) of a minibatch and ∇L_B(w), in nats per unit, float32."""
         self.selection.place(weights)
-        nats = self.nats(index)
         size = self.unit * len(index)
-        gradients = torch.autograd.grad(nats.sum() / size, self.selection.tensors)
-        rise = (nats.detach() - self.baseline[moved(torch.as_tensor(index), self.baseline.device)]).sum() / size
-        return rise, [g.float() for g in gradients]
+        nats, gradient = summed(self.nats, index, self.selection.tensors, self.micro_batch, size)
+        rise = (nats - self.baseline[moved(torch.as_tensor(index), self.baseline.device)]).sum() / size
+        return rise, gradient
 
     def energy(self, nbeta: float, weights: Tensors) -> tuple[float, list[Tensor]]:
         """U(w) − U(w*) and ∇U(w) over all the data."""
@@ -67,8 +68,11 @@ class Potential:
     def sampled_gradient(self, weights: Tensors, index: np.ndarray, key: torch.Generator) -> list[Tensor]:
         """∇ of the summed nats at labels drawn from the model, for a loss that can draw them."""
         self.selection.place(weights)
-        nats = self.loss.sampled(self.model, self.data.batch(index, self.device), key)[0]  # type: ignore[attr-defined]
-        return [g.float() for g in torch.autograd.grad(nats.sum(), self.selection.tensors)]
+
+        def nats(part: np.ndarray) -> Tensor:
+            return self.loss.sampled(self.model, self.data.batch(part, self.device), key)[0]  # type: ignore[attr-defined]
+
+        return summed(nats, index, self.selection.tensors, self.micro_batch)[1]
 
     @property
     def plain(self) -> "Potential":

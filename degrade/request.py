@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from degrade import preconditioners, samplers
+from degrade import logger, preconditioners, samplers
+from degrade.compute import DTYPES, Compute, here
 from degrade.neighbourhood import Neighbourhood
 from degrade.places import Place
 from degrade.preconditioners import PRECONDITIONERS
@@ -43,11 +44,23 @@ class Request(BaseModel):
     engine: Literal["processes", "ray"] | None = None
     address: str | None = None
     gpus: float | None = Field(None, ge=0)
+    dtype: str | None = Field(default_factory=lambda: here().dtype)
+    device: str | None = Field(default_factory=lambda: here().device)
+    compile: bool = Field(default_factory=lambda: here().compile)
+    micro_batch: int | None = Field(default_factory=lambda: here().micro_batch)
+    checkpointing: bool = Field(default_factory=lambda: here().checkpointing)
+    log: str | None = Field(default_factory=logger.here)
+
+    @field_validator("dtype")
+    @classmethod
+    def _one_name(cls, name: str | None) -> str | None:
+        return DTYPES.get(name or "", name)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Request":
         Neighbourhood(self.width, self.gamma)
-        self.place  # noqa: B018
+        self.place, self.compute  # noqa: B018
+        logger.check(self.log)
         self._check_rungs()
         for kind, name, known in (
             ("sampler", self.sampler, [samplers.AUTO, *SAMPLERS]),
@@ -78,6 +91,11 @@ class Request(BaseModel):
     def neighbourhood(self) -> Neighbourhood:
         """The neighbourhood asked for."""
         return Neighbourhood(self.width, self.gamma)
+
+    @property
+    def compute(self) -> Compute:
+        """How gradients are computed: as was said here, else around the call."""
+        return Compute(self.dtype, self.device, self.compile, self.micro_batch, self.checkpointing)
 
     @property
     def place(self) -> Place | None:

@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import chdir
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from degrade import plugins, study_file
+from degrade.compute import Compute, computing
 from degrade.fingerprint import code_key
 from degrade.journal import RUN, opened, place, stored
 from degrade.manifest import versions
@@ -20,22 +22,29 @@ FREE = ("out", "progress", "workers")  # no result depends on these
 PATHS = ("ladder",)
 
 
-def carry_out(study: str, arguments: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+def carry_out(
+    study: str,
+    arguments: Mapping[str, Any],
+    folder: Path,
+    compute: Compute = Compute(),  # noqa: B008
+) -> pd.DataFrame:
     """Run a study; what an earlier process finished of the same run is not computed again.
 
     Args:
         study: By name.
         arguments: Of its `run`.
         folder: The directory that it will leave.
+        compute: How its ladders are computed.
 
     Raises:
         JournalError: naming what has changed, if an earlier process began it with other arguments, versions or code.
         LockedError: if another process is at work on it.
     """
     module = plugins.find("studies", study)
-    with opened(folder, _inputs(study, arguments), study=study, arguments=_plain(arguments)):
+    command = {"study": study, "arguments": _plain(arguments), "compute": asdict(compute)}
+    with computing(compute), opened(folder, _inputs(study, arguments, compute), **command):
         table = module.run(**arguments)
-    given = {name: value for name, value in arguments.items() if name not in FREE}
+    given = {name: value for name, value in arguments.items() if name not in FREE} | compute.chosen()
     study_file.leave(folder, study_file.dump(study, given, _made_with(folder)))
     return table
 
@@ -61,7 +70,8 @@ def resumed(folder: Path, workers: int | None = None) -> tuple[str, pd.DataFrame
     arguments |= {name: Path(arguments[name]) for name in PATHS if arguments.get(name)}
     arguments |= {"workers": workers} if workers else {}
     with chdir(content["directory"]):
-        return content["command"]["study"], carry_out(content["command"]["study"], arguments, folder)
+        study, compute = content["command"]["study"], Compute(**content["command"].get("compute", {}))
+        return study, carry_out(study, arguments, folder, compute)
 
 
 def tidy(folder: Path) -> bool:
@@ -85,12 +95,13 @@ def _begun(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _inputs(study: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _inputs(study: str, arguments: Mapping[str, Any], compute: Compute) -> dict[str, Any]:
     """What the results depend on, by name."""
     given = {f"argument {name}": value for name, value in _plain(arguments).items() if name not in FREE}
     return {
         "the study": study,
         **given,
+        **{f"compute {name}": value for name, value in asdict(compute).items()},
         **{f"the ladder in {arguments[name]}": _ladder_key(arguments[name]) for name in PATHS if arguments.get(name)},
         **{f"version of {name}": found for name, found in versions().items()},
         **{f"the code of {package}": code_key(package) for package in _packages()},

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from degrade.journal import place
-from degrade.manifest import FORMAT, weights_key
+from degrade.manifest import FORMAT, read, weights_key
 from degrade.parameters import select
 from degrade.result import Draw, Ladder
 from degrade.shelf import SUFFIX, store
@@ -85,14 +85,10 @@ def load(path: str | Path, model: nn.Module) -> Ladder:
 
     Raises:
         FileNotFoundError: if the directory holds no manifest.
-        ValueError: if the manifest is of a newer format, or the model's weights are not those of the ladder.
+        ValueError: if the manifest is damaged or of a newer format, or the model's weights are not the ladder's.
     """
     folder = Path(path)
-    if not (folder / "manifest.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no manifest.json; expected a stored ladder or a finished run")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    if manifest["format"] > FORMAT:
-        raise ValueError(f"{folder} has format {manifest['format']}; this version reads up to {FORMAT}: upgrade")
+    manifest = read(folder)
     if weights_key(model) != manifest["keys"]["model"]:
         raise ValueError(f"the weights of this model are not those {folder} was made from: load the same checkpoint")
     named = select(model)

@@ -8,27 +8,30 @@
     probes:
       induction: {n: 32}
 
-A key is the study or an argument of its `run`; nothing else is taken. Everything that is wrong is told at once, each
-with its line. Numbers are read as in YAML 1.2, so that 1e-4 is one; paths are relative to where the command is run.
+A key is the study, an argument of its `run` or a field of `degrade.compute.Compute` (dtype: bf16), and nothing else.
+Everything that is wrong is told at once, each with its line. Numbers are read as in YAML 1.2, so that 1e-4 is one;
+paths are relative to where the command is run.
 """
 
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from degrade import parts, plugins
+from degrade.compute import Compute
 
 NAME = "study.yaml"
 SUFFIXES = (".yaml", ".yml")
 ALL = "all"
 APART = ("progress",)
+WAYS = tuple(field.name for field in fields(Compute))
 LEAST: dict[str, Any] = {"seed": {"ge": 0}, "workers": {"ge": 1}, "longer": {"gt": 0}, "context": {"ge": 2}}
 
 Place = tuple[Any, ...]
@@ -41,10 +44,11 @@ class StudyFileError(ValueError):
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study by name and the arguments of its `run`, `out` among them if it was given."""
+    """A study by name, the arguments of its `run`, `out` among them if given, and how its ladders are computed."""
 
     study: str
     arguments: dict[str, Any]
+    compute: Compute = Compute()
 
 
 class _Loader(yaml.SafeLoader):
@@ -91,19 +95,37 @@ def parse(text: str, name: str = NAME) -> StudyFile:
     {'rises': [0.1, 0.2]}
     """
     content, lines, faults = _parsed(text, name)
-    study = content.pop("study", None)
+    study, compute = content.pop("study", None), Compute()
     if study is None:
         faults.append(((), f"the key `study` is missing; expected one of {', '.join(plugins.installed('studies'))}"))
     elif not isinstance(study, str) or study not in plugins.installed("studies"):
         known = ", ".join(plugins.installed("studies"))
         faults.append((("study",), f"unknown study {study!r}; the known ones are: {known}"))
     else:
-        content, found = check(study, content)
-        faults += found
+        compute, found = _compute(content)
+        content, others = check(study, {key: value for key, value in content.items() if key not in WAYS})
+        faults += found + others
     if faults:
         ordered = sorted(faults, key=lambda fault: _line(lines, fault[0]))
         raise StudyFileError("; ".join(_told(name, lines, *fault) for fault in ordered))
-    return StudyFile(study, content)
+    return StudyFile(study, content, compute)
+
+
+def _compute(content: Mapping[str, Any]) -> tuple[Compute, list[Fault]]:
+    """How ladders are computed, and what is wrong with that."""
+    given = {name: content[name] for name in WAYS if name in content}
+    try:
+        return TypeAdapter(Compute).validate_python(given), []
+    except ValidationError as error:
+        return Compute(), [_way_fault(one) for one in error.errors()]
+
+
+def _way_fault(fault: Any) -> Fault:
+    """A fault of one field, or of what `Compute` says of itself: it begins with the name of a field."""
+    if fault["type"] != "value_error":
+        return _fault("", [], fault)
+    said = fault["msg"].removeprefix("Value error, ")
+    return (said.partition("=")[0],), said
 
 
 def check(study: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
@@ -116,7 +138,7 @@ def check(study: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], lis
         read = _schema(study, run)(**plain)
     except ValidationError as error:
         known = [name for name in signature(run).parameters if name not in APART]
-        return dict(arguments), faults + [_fault(study, known, one) for one in error.errors()]
+        return dict(arguments), faults + [_fault(study, [*known, *WAYS], one) for one in error.errors()]
     given = {name: getattr(read, name) for name in plain}
     probes = {"probes": [ALL]} if takes and arguments.get("probes") == ALL else {}
     return {**arguments, **given, **probes}, faults

@@ -28,7 +28,7 @@ def assemble(
     """Judge each rung and lay everything out."""
     rows, draws, observed = [_trained(scene)], [], []
     for stage in stages:
-        summary, verdict = _rung(scene, request, stage, ceiling)
+        summary, verdict = row(scene, request, stage, ceiling)
         rows.append(summary)
         for leg in _finished(stage.legs):
             draws += _draws(scene, stage.rung, leg, verdict)
@@ -70,7 +70,8 @@ def _trained(scene: Scene) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rung(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple[dict[str, Any], Verdict]:
+def row(scene: Scene, request: Request, stage: Stage, ceiling: float) -> tuple[dict[str, Any], Verdict]:
+    """A rung's row of the table, and its verdict by what is known now: before the way back it has not been cooled."""
     rung, legs = stage.rung, stage.legs
     finished = _finished(legs)
     plan = finished[0].plan if finished else stage.plan  # a lengthened leg has a longer plan

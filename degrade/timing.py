@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from degrade import pilot
 from degrade.chain import Plan, Scene, attempt
+from degrade.compute import Computed, blocks
 from degrade.curvature import Curvature
 from degrade.noise import Key
 from degrade.potential import _answers, example_nats
@@ -102,7 +104,17 @@ def held(scene: Scene) -> int:
 
 
 def _held(scene: Scene, size: int) -> int:
-    """Bytes that an example holds on to between forward and backward, weights aside."""
+    """Bytes that an example holds on to for its gradient, weights aside; of recomputed blocks the inside of one."""
+    kept, model = _kept(scene, size), scene.potential.model
+    if not (isinstance(model, Computed) and model.compute.checkpointing):
+        return kept
+    plain = Computed(model.inner, replace(model.compute, checkpointing=False))
+    whole = _kept(replace(scene, potential=replace(scene.potential, model=plain)), size)
+    return kept + max(whole - kept, 0) // len(blocks(model.inner))
+
+
+def _kept(scene: Scene, size: int) -> int:
+    """Bytes that the graph of a batch holds on to, for an example."""
     own = {tensor.untyped_storage().data_ptr() for tensor in scene.potential.selection.tensors}
     seen: dict[int, int] = {}
 

@@ -9,12 +9,14 @@ batch would leave half the noise at that price: it pays where the variance falls
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from degrade.chain import Scene
+from degrade.engine import one_thread
 from degrade.potential import CHUNK, Potential
 
 
@@ -40,8 +42,8 @@ class Controlled(Potential):
         return weights
 
 
-def controlled(potential: Potential) -> Controlled:
-    """The potential with control variate; one pass over all the data.
+def controlled(scene: Scene, wanted: bool = True) -> Scene:
+    """The scene with control variate, if it is wanted; one pass over all the data.
 
     >>> import torch
     >>> from degrade.build import set_scene
@@ -50,12 +52,17 @@ def controlled(potential: Potential) -> Controlled:
     >>> net, x = torch.nn.Linear(2, 1), torch.randn(100, 2)
     >>> loss = lambda model, x: (model(x) ** 2).sum(1)
     >>> scene = set_scene(net, select(net), x, loss, Request(nbetas=[1.0], gamma=1.0), None, (), False)
-    >>> one = controlled(scene.potential)
+    >>> one = controlled(scene).potential
     >>> torch.allclose(one.gradient(one.center, [3, 7])[1][0], one.whole[0])  # at w* no noise is left
     True
     """
+    potential = scene.potential
+    if not wanted:
+        return scene
     examples, mean = len(potential.data), [torch.zeros_like(w) for w in potential.center]
-    for index in potential.data.chunks(CHUNK):
-        gradient = potential.gradient(potential.center, index)[1]
-        torch._foreach_add_(mean, gradient, alpha=len(index) / examples)
-    return Controlled(**{f.name: getattr(potential, f.name) for f in fields(Potential)}, whole=tuple(mean))
+    with one_thread():
+        for index in potential.data.chunks(CHUNK):
+            gradient = potential.gradient(potential.center, index)[1]
+            torch._foreach_add_(mean, gradient, alpha=len(index) / examples)
+    own = {f.name: getattr(potential, f.name) for f in fields(Potential)}
+    return replace(scene, potential=Controlled(**own, whole=tuple(mean)))

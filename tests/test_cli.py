@@ -61,6 +61,25 @@ def test_an_out_that_holds_another_run_is_refused(monkeypatch, capsys, tmp_path)
     assert list((tmp_path / "mine").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ('{"format": 99, "study": "survival"}', "has format 99; this version reads up to 2: upgrade"),
+        ('{"format": 2, "stu', "manifest.json cannot be read .*; expected the manifest that the run wrote"),
+        ('{"format": 2}', "holds a ladder without a study; expected the directory of a finished `degrade run`"),
+    ],
+)
+def test_a_report_of_what_is_no_finished_run_is_refused(manifest, said, monkeypatch, capsys, tmp_path):
+    (tmp_path / "manifest.json").write_text(manifest)
+    monkeypatch.setattr("sys.argv", ["degrade", "report", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    import re
+
+    assert re.search(said, capsys.readouterr().err)
+
+
 def entry(name, value):
     from importlib.metadata import EntryPoint
 

@@ -150,7 +150,7 @@ def heated(system: System, batch_size: int, sampler: str, correction: str, most:
     unit = HOT / (nbeta * float(np.mean([x.heat + x.taken for x in looks])))
     stable = SAMPLERS[sampler].stability / max(x.sharpness for x in looks)
     if correction == "control variate":
-        scene = replace(scene, potential=controlled(scene.potential))
+        scene = controlled(scene)
     if correction != "noise":
         metric = replace(metric, q=[torch.zeros_like(q) for q in metric.q])
     about = {"system": system.name, "batch": batch_size, "sampler": sampler, "correction": correction}

@@ -15,6 +15,7 @@ import degrade
 from degrade import parts
 from degrade.journal import JournalError, place
 from degrade.lock import LockedError, held
+from degrade.runs import tidy
 from degrade.status import lines
 from tests.degrade.runs import SMALL, kept, killed, left_alone, same, small
 from tests.degrade.toys import quadratic, quadratic_loss
@@ -208,6 +209,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(whole, tmp
     while not out.exists():
         killed(small, out, after=patience)
         patience *= 1.5
+    assert tidy(out)  # of one that was killed between its last two acts
     same(whole, out)
     left_alone(tmp_path, "run")
 

@@ -38,6 +38,9 @@ def test_a_newer_format_and_an_empty_folder_are_refused(tmp_path):
     net, _ = classifier()
     with pytest.raises(ValueError, match="format 99"):
         degrade.load(tmp_path / "run", net)
+    manifest.write_text(manifest.read_text()[:100])
+    with pytest.raises(ValueError, match="manifest.json cannot be read .*; expected the manifest that the run wrote"):
+        degrade.load(tmp_path / "run", net)
     with pytest.raises(FileNotFoundError, match="no manifest.json"):
         degrade.load(tmp_path, net)
 

@@ -19,7 +19,7 @@ def test_the_mean_over_all_batches_is_the_gradient_of_all_data():
     scene = scene_of(net, data, degrade.label_loss)
     potential, rows = scene.potential, range(len(scene.potential.data))
     with lent(net, potential.selection):
-        one = controlled(potential)
+        one = controlled(scene).potential
         away = [w + 0.3 * torch.randn(w.shape, generator=torch.Generator().manual_seed(0)) for w in potential.center]
         parts = [one.gradient(away, list(rows[start : start + 64])) for start in range(0, len(rows), 64)]
         whole = potential.gradient(away, list(rows))
@@ -42,7 +42,7 @@ def test_near_the_trained_weights_little_noise_is_left():
         return float(each.var(0).sum())
 
     with lent(net, scene.potential.selection):
-        one = controlled(scene.potential)
+        one = controlled(scene).potential
         near, nearer = variance(0.01), variance(0.001)
     assert 1 / 200 < nearer / near < 1 / 50
 
