@@ -77,7 +77,8 @@ def _numbers(rows: pd.DataFrame) -> str:
         if main is not None and not np.isfinite(main["value"]):
             parts.append(f"{quantity} is {number(main)}")
         elif main is not None:
-            parts.append(f"{WORDS[quantity].format(number(main))} ({main['call']}; rungs there: {main['verdict']})")
+            basis = [main["call"], *([main["note"]] if main["note"] else []), f"rungs there: {main['verdict']}"]
+            parts.append(f"{WORDS[quantity].format(number(main))} ({'; '.join(basis)})")
         each = rows[(rows["quantity"] == quantity) & (rows["label"] != OVERALL)]
         if quantity == "P1 ratio" and len(each):
             parts.append(
