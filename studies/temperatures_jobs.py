@@ -82,7 +82,7 @@ class Size:
 FULL = Size(
     rows=1 / 16,
     factors=(3.0, 1.0, 0.125),
-    main={"chains": 4, "draws": 8, "evaluation": 512, "budget": 4000},
+    main={"chains": 4, "draws": 8, "evaluation": 512, "budget": 2600},
     side={"chains": 4, "draws": 2, "evaluation": 64, "budget": 800},
     draws=8,
     asked=512,
