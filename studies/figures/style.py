@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -36,6 +37,7 @@ STYLE: Any = {
 }
 # Okabe & Ito (2008), told apart by colour-blind readers; its yellow is darkened, being too faint for lines on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#A08C00")
+STYLE["axes.prop_cycle"] = cycler(color=COLOURS)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 LINES = (
     "-",
