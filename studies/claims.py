@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PROBES: dict[str, dict[str, Any]] = {"heads": {}, "induction": {}, "kinds": {}, "patching": {}, "recall": {}}
 FULL = Size((0.1, 0.18, 0.32, 0.6, 1.0), 4, 4, 4, 256, 256, None, None, budget=1300)
-QUICK = Size((0.2, 0.8), 3, 2, 2, 128, 128, 120, 40)
+QUICK = Size((0.4, 1.0), 3, 2, 2, 128, 128, 120, 40)  # colder ones take more steps than a quick run has
 SHARE = 0.95
 COLUMNS = ["dial", "claim", "rung", "target", "rise", "x", "share", "low", "high", "chains", "draws", "verdict"]
 

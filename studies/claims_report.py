@@ -48,7 +48,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
     rows = lasting(held).to_dict("records")
     open_ = [row for row in rows if row["at_most"] > row["until"]]
     said = [findings.usable(behaviours.rungs(table)), *(_said(row, held, axis) for row in rows)]
-    if open_:
+    if not open_:
+        said.append("At every rung that can be used each claim holds or is refuted; between rungs none was checked.")
+    else:
         each = "; ".join(f"“{row['claim']}” between {_place(row, 'x', axis)} and {_place(row, 'at_most_x', axis)}"
                          for row in open_)  # fmt: skip
         said.append(f"Not decided by these draws: {each}.")

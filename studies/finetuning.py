@@ -69,7 +69,8 @@ def run(
         progress: Show progress bars.
 
     Returns:
-        The sweep of each ladder, a row an answer, with columns `dial` ("copy, potential"), `model` and `potential`.
+        The sweep of each ladder, a row an answer, with columns `dial` ("copy, potential"), `model` and `potential`; and
+        rows with probe "unreached": rises that a potential does not reach, see `studies.finetuning_ladders.unreached`.
 
     Raises:
         ValueError: for an unknown model, probe or task, or rises that cannot be reached.
@@ -97,6 +98,8 @@ def run(
         else:
             climbed = ladders.stored(source, models, wanted)
         table = swept(climbed, [*asked, ladders.losses(work)], size.asked, workers, progress)
+        missing = ladders.unreached(climbed, size.rises)
+        table = stack([table, missing]) if len(missing) else table
         if out is not None:
             asked_for = {"model": model, "task": work.name, "probes": probes, "rises": rises, "rows": rows}
             settings = asked_for | {"seed": seed, "quick": quick, "controls": controls, "longer": longer}
@@ -123,7 +126,7 @@ def figure(table: pd.DataFrame) -> "Figure":
 
 def finding(table: pd.DataFrame) -> list[str]:
     """What was found: the penalty of each copy, the control's, and what the potential changes."""
-    return sentences(penalties(table), rungs(table))
+    return sentences(penalties(table), rungs(table), table[table["probe"] == ladders.UNREACHED])
 
 
 def report(folder: str | Path) -> Path:

@@ -19,21 +19,35 @@ WORDS = {
 }
 
 
-def finding(found: pd.DataFrame, rungs: pd.DataFrame) -> list[str]:
+def finding(found: pd.DataFrame, rungs: pd.DataFrame, unreached: pd.DataFrame | None = None) -> list[str]:
     """How far the ladders hold, a sentence for each finetuned copy, the control, the potential, and what stays open.
 
     Args:
         found: What `studies.finetuning_penalty.penalties` returned.
         rungs: What `studies.behaviours.rungs` returned, of all ladders.
+        unreached: What `studies.finetuning_ladders.unreached` returned.
     """
     mixed = found[found["potential"] == MIXED]
     tuned = [name for name in mixed["model"].unique() if name != CONTROL]
     out = [f"All ladders together: {usable(rungs)}"]
+    out += [] if unreached is None else out_of_reach(unreached)
     out += [f"{name} (mixture potential): {_numbers(mixed[mixed['model'] == name])}." for name in tuned]
     if CONTROL in set(mixed["model"]):
         out.append(_control(mixed[mixed["model"] == CONTROL]))
     out += [_potential(found, name) for name in found.loc[found["potential"] == TASK_ONLY, "model"].unique()]
     return [*out, _open(found) + ("" if (found["potential"] == TASK_ONLY).any() else UNREPEATED)]
+
+
+def out_of_reach(unreached: pd.DataFrame) -> list[str]:
+    """A sentence for each potential and rise that some ladders do not reach, and so do not have."""
+    out = []
+    for (potential, target), rows in unreached.groupby(["potential", "target"], sort=False):
+        most = ", ".join(f"{value:.3g}" for value in rows["value"])
+        out.append(
+            f"Out of reach under the {potential} potential, and not climbed: {target:g} nats per token of"
+            f" {', '.join(rows['model'])}, where draws from the neighbourhood alone raise the loss by {most}."
+        )
+    return out
 
 
 def number(row: Any) -> str:
@@ -63,7 +77,8 @@ def _numbers(rows: pd.DataFrame) -> str:
         if main is not None and not np.isfinite(main["value"]):
             parts.append(f"{quantity} is {number(main)}")
         elif main is not None:
-            parts.append(f"{WORDS[quantity].format(number(main))} ({main['call']}; rungs there: {main['verdict']})")
+            basis = [main["call"], *([main["note"]] if main["note"] else []), f"rungs there: {main['verdict']}"]
+            parts.append(f"{WORDS[quantity].format(number(main))} ({'; '.join(basis)})")
         each = rows[(rows["quantity"] == quantity) & (rows["label"] != OVERALL)]
         if quantity == "P1 ratio" and len(each):
             parts.append(

@@ -25,6 +25,7 @@ from studies.finetuning_tasks import Task, mixture
 from studies.finetuning_training import Variant, data_of, finetune
 
 BASE, MIXED, TASK_ONLY = "base", "mixture", "task only"
+UNREACHED = "unreached"
 Potential = Literal["mixture", "task only"]
 Place = tuple[str, str]  # a copy of the model, and a potential
 
@@ -140,6 +141,23 @@ def _within(rises: Sequence[float], most: float, name: str) -> list[float]:
             f" neighbourhood alone of {name!r} come to; expected one that does: give lower rises"
         )
     return found
+
+
+def unreached(ladders: Mapping[Place, Ladder], rises: Sequence[float]) -> pd.DataFrame:
+    """Rows of a sweep's table for the rises that were asked for and that a potential does not reach.
+
+    Returns:
+        probe ("unreached"), dial, model, potential, target (the rise asked for) and value (the mean rise of draws from
+        the neighbourhood alone, which it is not below), nats per unit of the loss; no rung, no chain, no verdict.
+    """
+    rows = [
+        {"probe": UNREACHED, "dial": f"{name}, {potential}", "model": name, "potential": potential, "target": rise,
+         "value": float(one.manifest["reachable_rise"])}
+        for (name, potential), one in ladders.items()
+        for rise in rises
+        if rise >= one.manifest["reachable_rise"]
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["probe", "dial", "model", "potential", "target", "value"])
 
 
 def stored(folder: Path, models: Mapping[str, Any], wanted: list[Place]) -> dict[Place, Ladder]:

@@ -117,7 +117,7 @@ def breaking(chains: pd.DataFrame, name: str) -> Iterator[dict]:
         means = [np.log(_some(part, inside)["scale"]).groupby(part["chain"]).mean() for part in (base, tuned)]
         spans = [_some(part, inside)["scale"] for part in (base, tuned)]
         verdict = _worst(_verdict(chains, BASE, spans[0]), _verdict(chains, name, spans[1]))
-        note = f"{len(inside)} of {len(both)} behaviours, which cross one half within both ladders in every chain"
+        note = f"over {len(inside)} of {len(both)} behaviours, which cross one half within both ladders in every chain"
         yield _row("P1 ratio", OVERALL, welch(*means), verdict, note, ratio=True)
 
 

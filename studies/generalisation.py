@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
 FULL = Size((0.07, 0.11, 0.22, 0.5, 1.0), 8, 2, 2, 256, 512, None, None, budget=1000)
-QUICK = Size((0.1, 0.5), 4, 1, 1, 128, 128, 120, 40)
+QUICK = Size((0.4, 1.0), 4, 1, 1, 128, 128, 120, 40)  # colder ones take more steps than a quick run has
 AXES = {"heldout": "rise of the held-out loss", "rise": "rise of the sampling data's loss"}
 GAPS = ("exact", "larger")
 SEQUENCES, QUICK_SEQUENCES = 4096, 1024  # on which contributions are measured
@@ -57,7 +57,7 @@ def run(
         probes: Probes as `NAME:key=value,...`; None for induction, kinds and recall, as far as they fit.
         rises: Target loss rises, nats per token; some should lie on either side of the gap.
         seed: Of everything random.
-        quick: A smaller version, of four chains and two short rungs.
+        quick: A smaller version, of four chains and two short rungs above the gap, where only retention can be shown.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
         out: A new directory for tables, draws, figures and report; None writes nothing.

@@ -1,5 +1,8 @@
 """What the spectrum from memorisation to generalisation looks like, in sentences with numbers and intervals."""
 
+from collections.abc import Hashable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -70,14 +73,18 @@ def useful_yet_memorising(found: pd.DataFrame) -> pd.DataFrame:
 
 def undecided(found: pd.DataFrame) -> list[str]:
     """Of every behaviour without a call, and of every call with a caveat, why."""
+    still = found[found["call"] == "undecided"].to_dict("records")
+    each = [f"{row['label']}: undecided, r at the gap {_left(row)}" for row in still]
+    reasons = ["; " + row["why"] if row["why"] else "" for row in still]
+    return [f"{said}{why}." for said, why in zip(each, reasons, strict=True)] + caveats(found)
+
+
+def caveats(found: pd.DataFrame) -> list[str]:
+    """Of every behaviour that cannot be called, why; of every one whose second opinion lies apart, both."""
     out = []
     for row in found.to_dict("records"):
         if row["call"] == "absent":
             out.append(f"{row['label']}: {row['reason'] or row['why']}.")
-        elif row["call"] == "undecided":
-            left = f"{row['at_gap']:.2f} [{row['at_gap_low']:.2f}, {row['at_gap_high']:.2f}]"
-            q = f", q = {row['q']:.2g}" if np.isfinite(row["q"]) else ""
-            out.append(f"{row['label']}: undecided, r at the gap {left}{q}{'; ' + row['why'] if row['why'] else ''}.")
         if disagree(row):
             second = f"{row['second']:.3g} [{row['second_low']:.3g}, {row['second_high']:.3g}]"
             out.append(
@@ -124,6 +131,8 @@ def _useful(found: pd.DataFrame) -> str:
     if found["improves"].isna().all():
         return "What behaviours contribute to test loss is not known: this corpus does not say what its tokens ask for."
     both, memorising = useful_yet_memorising(found), (found["call"] == "memorising").sum()
+    if not memorising:
+        return "No behaviour is called memorising, so none of which to ask whether it improves the test loss."
     if both.empty:
         return f"None of the {memorising} behaviours called memorising improves the test loss detectably."
     each = [f"{row['label']} ({_amount(row)})" for row in both.to_dict("records")]
@@ -139,5 +148,16 @@ def _amount(row: dict) -> str:
 
 
 def _undecided(found: pd.DataFrame) -> str:
-    said = undecided(found)
-    return "Not decided: " + " ".join(said) if said else "Every behaviour was decided."
+    still = found[found["call"] == "undecided"]
+    said = []
+    for why, rows in still.groupby("why", sort=False):
+        each = ", ".join(f"{row['label']} {_left(row)}" for row in rows.to_dict("records"))
+        said.append(f"{each}{': ' + str(why) if why else ''}.")
+    text = f"Not decided, with r at the gap: {' '.join(said)}" if said else "No behaviour stayed undecided."
+    return " ".join([text, *caveats(found)])
+
+
+def _left(row: dict[Hashable, Any]) -> str:
+    """What is left of a behaviour at the gap."""
+    q = f" (q = {row['q']:.2g})" if np.isfinite(row["q"]) else ""
+    return f"{row['at_gap']:.2f} [{row['at_gap_low']:.2f}, {row['at_gap_high']:.2f}]{q}"

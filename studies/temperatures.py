@@ -64,7 +64,7 @@ def run(
         out: A new directory for tables, draws, figures and report; None writes nothing.
         ladder: The directory of an earlier run (of `survival`, say), whose rungs are used; only n / ln n is climbed.
         rows: Share of the training set that is sampled on, n and with it n / ln n being of that part; None for the
-            study's own, 1/16 (quick: 1/64), or for all of it with `ladder`. The more, the colder is n / ln n, and the
+            study's own, 1/4 (quick: 1/64), or for all of it with `ladder`. The more, the colder is n / ln n, and the
             longer take chains.
         gap: The natural gap: "exact" (to the entropy of the corpus), "larger" (to the organism's better model), or a
             number of nats per token.

@@ -123,7 +123,7 @@ def against_n(found: Reading) -> str:
         f"{interval(*np.exp([row['log_ratio'], row['ratio_low'], row['ratio_high']]))}"
         for row in same.to_dict("records")
     )
-    return f"{text}; of all the data at the same temperature it is this share: {each}." if each else f"{text}."
+    return f"{text}; of λ of all sampled data at the same temperature it is this share: {each}." if each else f"{text}."
 
 
 def against_width(found: Reading) -> str:

@@ -32,10 +32,15 @@ def claims(held: pd.DataFrame, axis: Any, marks: pd.Series | None = None) -> Fig
             _shares(panel, rows[(rows["claim"] == name) & (rows["dial"] == dial)], look)
         panel.set_title("\n".join(textwrap.wrap(str(name), 78)), fontsize=7.5, loc="left")
         if marks is not None:
-            ends = panel.get_xlim()
-            style.draw_marks([panel], marks[(marks > ends[0]) & (marks < ends[1])], names=False)
-    _note(figure, axis, marks)
+            style.draw_marks([panel], _shown(panel, marks), names=False)
+    _note(figure, axis, None if marks is None or rows.empty else _shown(panels[0], marks))
     return figure
+
+
+def _shown(panel: Axes, marks: pd.Series) -> pd.Series:
+    """The marks that fall on the axis."""
+    low, high = sorted(panel.get_xlim())
+    return marks[(marks > low) & (marks < high)]
 
 
 def _axis(panel: Axes, places: pd.Series, axis: Any) -> None:
@@ -75,7 +80,7 @@ def _note(figure: Figure, axis: Any, marks: pd.Series | None) -> None:
         " one). Dashed: 95 % of draws. Hollow: suspect rung; failed rungs are left out."
     )
     text += " The axis runs from the trained network to the most degraded one." if axis.falling else ""
-    text += (
-        f" Dotted: {', '.join(f'{name} {value:.2g}' for name, value in marks.items())}." if marks is not None else ""
-    )
-    figure.supxlabel(f"{axis.label}\n" + style.note(text, figure.get_size_inches()[0]), fontsize=7.5)
+    if marks is not None and len(marks):
+        text += f" Dotted: {', '.join(f'{name} {value:.2g}' for name, value in marks.items())}."
+    label = f"{axis.label}{', log axis' if axis.log else ''}"
+    figure.supxlabel(f"{label}\n" + style.note(text, figure.get_size_inches()[0]), fontsize=7.5)

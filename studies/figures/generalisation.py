@@ -121,10 +121,26 @@ def _number(panel: Axes, rows: pd.DataFrame, column: str) -> None:
     at = (panel.transScale + panel.transLimits).transform(places) / NEAR
     _, cluster = connected_components(np.abs(at[:, None] - at[None]).max(-1) < 1)
     for _, same in rows.groupby(cluster):
-        numbers = ", ".join(str(place + 1) for place in same.index)
+        numbers = _runs([place + 1 for place in same.index])
         right: Any = same.sort_values(column).iloc[-1]
         place = (right[column], right["value"])
-        panel.annotate(numbers, place, xytext=(4, 2), textcoords="offset points", fontsize=6, color="0.3")
+        box: dict[str, Any] = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
+        panel.annotate(numbers, place, xytext=(4, 2), textcoords="offset points", fontsize=6, color="0.3", bbox=box)
+
+
+def _runs(numbers: list[int]) -> str:
+    """Ascending numbers, three or more in a row by their ends.
+
+    >>> _runs([1, 2, 3, 5, 7, 8])
+    '1–3, 5, 7, 8'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _point(panel: Axes, row: dict, value: float, place: float, limits: Any, horizontal: bool) -> None:

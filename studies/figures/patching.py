@@ -179,7 +179,8 @@ def _legend(panel: Axes, family: str, labels: list[str], *first: Line2D) -> None
                label=label.removeprefix(f"{family} "))
         for label, look in zip(labels, _looks(labels), strict=True)
     ]  # fmt: skip
-    panel.legend(handles=[*first, *handles], frameon=False, handlelength=2.6, fontsize=6.5, loc="best")
+    box = {"facecolor": "white", "edgecolor": "none", "framealpha": 0.9}  # lines pass behind its words
+    panel.legend(handles=[*first, *handles], handlelength=2.6, fontsize=6.5, loc="best", **box)
 
 
 def _finish(figure: Figure, text: str, marks: pd.Series | None, rungs: pd.DataFrame) -> None:

@@ -1,5 +1,6 @@
 """The generalisation penalty: its three measures copy by copy, and the curves they are read from."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def absolute(curves: pd.DataFrame) -> Figure:
             token); the first potential is drawn.
     """
     shown = curves[(curves["potential"] == curves["potential"].iloc[0])]
-    labels = sorted(shown[["behaviour", "measure"]].drop_duplicates().itertuples(index=False, name=None))
+    labels = sorted(shown[["behaviour", "measure"]].drop_duplicates().itertuples(index=False, name=None), key=_counted)
     across = min(4, len(labels))
     down = -(-len(labels) // across)
     figure = Figure(figsize=(7.6, 1.1 + 1.45 * down), layout="constrained")
@@ -111,8 +112,9 @@ def absolute(curves: pd.DataFrame) -> Figure:
         _lines(panel, mine, models, "base", "value")
         panel.axhline(mine["chance"].iloc[0], color="0.6", linewidth=0.7, linestyle=(0, (1, 1.5)))
         panel.set_title(f"{label}\n({measure})", fontsize=7.5)
-    for panel in panels[len(labels) :]:
-        panel.set_visible(False)
+    for place in range(len(labels), len(panels)):
+        panels[place].set_visible(False)
+        panels[place - across].tick_params(labelbottom=True)
     _keys(figure, models)
     figure.supylabel("value of the measure named above (loss, excess: nats per token; others: shares)", fontsize=7.5)
     text = "Dotted: chance. The first point of a line is the copy's own w*; hollow: suspect rungs. Means over chains."
@@ -143,6 +145,11 @@ def trade(losses: pd.DataFrame) -> Figure:
     )
     figure.supxlabel(style.note(text, 7.6), fontsize=7.5)
     return figure
+
+
+def _counted(label: tuple[str, str]) -> list[tuple[str, int]]:
+    """Sorts x2 before x16: the words of a behaviour's and a measure's name, each with its number."""
+    return [(part.rstrip("0123456789"), int("0" + "".join(re.findall(r"\d+$", part)))) for part in label]
 
 
 def _models(rows: pd.DataFrame) -> list[str]:

@@ -35,7 +35,8 @@ def verdicts(ladder: pd.DataFrame) -> Figure:
         _criterion(panel, ratio, name, bound, scale)
         panel.set_title(title)
     _words(panels[-1], rungs)
-    panels[0].set_ylabel(f"rung: target rise\n({style.UNIT})")
+    shown = "target rise" if rungs["target"].notna().any() else "rise"
+    panels[0].set_ylabel(f"rung: {shown}\n({style.UNIT})")
     panels[0].set_yticks(range(len(rungs)), [_name(row) for row in rungs.to_dict("records")])
     panels[0].set_ylim(len(rungs) - 0.5, -0.5)
     figure.supxlabel(style.note(_NOTE, 7.6), fontsize=7.5)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -36,6 +37,7 @@ STYLE: Any = {
 }
 # Okabe & Ito (2008), told apart by colour-blind readers; its yellow is darkened, being too faint for lines on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#A08C00")
+STYLE["axes.prop_cycle"] = cycler(color=COLOURS)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 LINES = (
     "-",
@@ -49,6 +51,7 @@ LINES = (
 )
 VERDICT_COLOURS = {"ok": "#0072B2", "suspect": "#E69F00", "failed": "#D55E00", "trained": "#000000"}
 MARK_REACH = 4.0  # a mark further than this factor from the ladder is named below the figure instead of drawn
+NARROW = 3.0  # a loss axis spans this factor at least, so that it has ticks
 UNIT = "nats per token"
 
 
@@ -118,6 +121,8 @@ def tally(verdicts: Sequence[str]) -> str:
 def log_axis(panel: Axes, low: float, high: float, start: float | None = None) -> None:
     """A logarithmic loss axis from `low` to `high`, ticks at 1, 2, 5 times ten to the k, w* at `start`."""
     panel.set_xscale("log")
+    if high < NARROW * low:
+        low, high = (low * high / NARROW) ** 0.5, (low * high * NARROW) ** 0.5
     panel.set_xlim((start or low) / 1.15, high * 1.15)
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     wide = high / low > 60

@@ -77,7 +77,8 @@ def training_complexity(rows: pd.DataFrame) -> Figure:
 def _coefficients(panel: Axes, found: Any) -> None:
     """λ against nβ: the ladder, other widths, subsets of the data at their own n / ln n."""
     _temperatures(panel, found)
-    _curve(panel, found.rungs[found.rungs["verdict"] != "failed"], "nbeta", style.Line("black", "o", "-"), "all data")
+    rungs = found.rungs[found.rungs["verdict"] != "failed"]
+    _curve(panel, rungs, "nbeta", style.Line("black", "o", "-"), "all sampled data")
     cold, hot = (one.nbeta for one in found.scales)
     own = float(found.rungs["width"].iloc[0])
     others = [row for row in found.widths.to_dict("records") if not np.isclose(row["width"], own)]
@@ -99,25 +100,26 @@ def _coefficients(panel: Axes, found: Any) -> None:
 
 
 def _rises(panel: Axes, found: Any) -> None:
-    """The rise against nβ on both axes, and the natural gap."""
+    """The rise against nβ on both axes, less what the step adds to it, and the natural gap."""
     _temperatures(panel, found)
     rungs = found.rungs[(found.rungs["verdict"] != "failed") & (found.rungs["rise"] > 0)]
+    left = rungs["llc"] / (rungs["nbeta"] * rungs["rise"])
     for name, column, look in (
         ("sampling data", "rise", style.Line("black", "o", "-")),
         ("held-out text", "heldout_rise", style.Line(style.COLOURS[2], "^", (0, (5, 1.5)))),
     ):
-        _curve(panel, rungs.assign(llc=rungs[column], low=np.nan, high=np.nan), "nbeta", look, name)
+        _curve(panel, rungs.assign(llc=rungs[column] * left, low=np.nan, high=np.nan), "nbeta", look, name)
     gap, error = float(found.gap["llc"]), float(found.gap["shared"])
     panel.axhspan(max(gap - 1.96 * error, gap / 30), gap + 1.96 * error, color="0.85", linewidth=0, zorder=0)
     panel.axhline(gap, color="0.3", linewidth=0.9)
-    panel.text(0.98, (gap + 1.96 * error) * 1.02, f"{found.gap['part']}, {gap:.3g}", ha="right", va="bottom",
+    panel.text(0.02, (gap + 1.96 * error) * 1.02, f"{found.gap['part']}, {gap:.3g}", ha="left", va="bottom",
                fontsize=6.5, transform=panel.get_yaxis_transform())  # fmt: skip
     panel.set_yscale("log")
     if rungs.empty:
         panel.set_ylim(gap / 3, gap * 3)
     _log_ticks(panel)
     _crosses(panel, found)
-    panel.set_ylabel(f"loss rise ({style.UNIT},\nlog axis)")
+    panel.set_ylabel(f"loss rise, less what the step adds\n({style.UNIT}, log axis)")
     panel.legend(frameon=False, fontsize=6.5, loc="best")
 
 
@@ -204,10 +206,11 @@ def _steps(panel: Axes, steps: pd.Series, end: float) -> None:
 
 
 def _log_ticks(panel: Axes, which: str = "y") -> None:
-    """Ticks at 1, 2, 5 times ten to the k; within a third of a decade at 1, 1.5, 2, ..., over many decades at 1."""
+    """Ticks at 1, 2, 5 times ten to the k; over little more than a decade at more, over many decades at 1."""
     axis = panel.yaxis if which == "y" else panel.xaxis
     low, high = axis.get_view_interval()
-    steps = [1, 1.5, 2, 3, 4, 5, 6, 8] if high / low < 5 else [1, 2, 5] if high / low < 50 else [1]
+    ends = ((5, [1, 1.5, 2, 3, 4, 5, 6, 8]), (15, [1, 2, 3, 5, 7]), (50, [1, 2, 5]), (np.inf, [1]))
+    steps = next(steps for most, steps in ends if high / low < most)
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     axis.set_ticks([tick for tick in np.outer(decades, steps).ravel() if low <= tick <= high])
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:g}"))

@@ -1,15 +1,18 @@
 """The three measures on tables whose truth is planted, and on ladders of the smallest model."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from probes.tables import stack
 from studies import finetuning_ladders as ladders
 from studies.behaviours import rungs
 from studies.differences import satterthwaite, welch
 from studies.finetuning_findings import finding
-from studies.finetuning_ladders import BASE, MIXED
+from studies.finetuning_ladders import BASE, MIXED, TASK_ONLY
 from studies.finetuning_penalty import OVERALL, penalties
 from tests.studies import skills
 
@@ -142,3 +145,21 @@ def test_a_potential_has_the_rungs_that_it_can_reach():
     assert ladders._within((0.2, 0.4, 0.8), 0.6, "tuned") == [0.2, 0.4]
     with pytest.raises(ValueError, match="no rise of 0.8 lies below the 0.6 nats .* of 'tuned' .* give lower rises"):
         ladders._within((0.8,), 0.6, "tuned")
+
+
+def test_rungs_out_of_reach_are_said_in_words_and_change_no_number():
+    """Rows of rises that some ladders do not have: named with what the neighbourhood alone gives, and nothing else."""
+    reach = {BASE: 0.7, "tuned": 0.61, "control": 2.0}
+    climbed = {(name, TASK_ONLY): SimpleNamespace(manifest={"reachable_rise": most}) for name, most in reach.items()}
+    missing = ladders.unreached(climbed, (0.35, 0.8))
+    assert missing[["model", "target", "value"]].to_numpy().tolist() == [[BASE, 0.8, 0.7], ["tuned", 0.8, 0.61]]
+    assert len(ladders.unreached(climbed, (0.35, 0.6))) == 0
+    table = planted(0, {BASE: (1.0, 0.0, 1.5, 1.5), "tuned": (0.4, 0.3, 1.7, 1.75)}, potential=TASK_ONLY)
+    both = stack([table, missing])
+    pd.testing.assert_frame_equal(penalties(both), penalties(table))
+    pd.testing.assert_frame_equal(rungs(both), rungs(table), check_dtype=False)
+    said = finding(penalties(both), rungs(both), missing)
+    assert [one for one in said if one not in finding(penalties(table), rungs(table))] == [
+        "Out of reach under the task only potential, and not climbed: 0.8 nats per token of base, tuned, where draws"
+        " from the neighbourhood alone raise the loss by 0.7, 0.61."
+    ]
