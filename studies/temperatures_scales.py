@@ -69,7 +69,7 @@ def natural(rows: pd.DataFrame, gap: float, gap_se: float = 0.0, axis: str = "he
     errors = [gap_se / gap, *(lagrange(x, place) * np.nan_to_num(used["relative"].to_numpy(float)))]
     error = math.sqrt(float(np.square(errors).sum())) / abs(slope)
     half = stats.t.ppf(0.975, max(int(min(cold["chains"], hot["chains"])) - 1, 1)) * error
-    return Temperature(NATURAL, *(math.exp(place + shift) for shift in (0.0, -half, half)))
+    return Temperature(NATURAL, math.exp(place), math.exp(place - half), math.exp(place + half))
 
 
 def lagrange(x: np.ndarray, place: float) -> np.ndarray:
