@@ -1,7 +1,8 @@
 """The two temperatures: Watanabe's, n / ln n, and the one whose loss rise is the natural gap; and what lies at either.
 
-Between two rungs of a ladder everything is read off linearly in ln nβ (rises and coefficients as logarithms), chain by
-chain. Nothing is read off outside of the ladder.
+Between two rungs of a ladder everything is read off a parabola in ln nβ through them and the next nearest usable rung
+(rises and coefficients as logarithms), chain by chain; with two rungs alone, off a straight line. Nothing is read off
+outside of the ladder.
 """
 
 import math
@@ -10,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.optimize import brentq
 
 from degrade import scales
 
 WATANABE, NATURAL = "n / ln n", "natural gap"
 ORDER = ("trained", "ok", "ok (heated only)", "suspect", "failed")  # the worse the later
+STEP = 1e-3  # in ln nβ, for slopes
 AXES = {"heldout": "heldout_rise", "rise": "rise"}
 
 
@@ -41,9 +44,9 @@ def watanabe(n: float, total: float | None = None) -> Temperature:
 
 
 def natural(rows: pd.DataFrame, gap: float, gap_se: float = 0.0, axis: str = "heldout") -> Temperature:
-    """The nβ at which the rise equals the natural gap, log rise being linear in log nβ between rungs.
+    """The nβ at which the rise equals the natural gap, log rise being a parabola in log nβ between rungs.
 
-    Its error holds those of the gap and of the rises at the enclosing rungs over chains, through the local slope; the
+    Its error holds those of the gap and of the rises at the rungs over chains, through the local slope; the
     interval takes t with one degree of freedom less than there are chains.
 
     Args:
@@ -58,13 +61,32 @@ def natural(rows: pd.DataFrame, gap: float, gap_se: float = 0.0, axis: str = "he
     if not len(below) or not len(above):
         return Temperature(NATURAL, math.nan, math.nan, math.nan, _outside(rungs, gap))
     cold, hot = (rows.sort_values("rise").to_dict("records")[place] for rows, place in ((below, -1), (above, 0)))
-    slope = math.log(hot["rise"] / cold["rise"]) / math.log(cold["nbeta"] / hot["nbeta"])
-    weight = math.log(gap / cold["rise"]) / math.log(hot["rise"] / cold["rise"])
-    errors = [gap_se / gap, (1 - weight) * cold["relative"], weight * hot["relative"]]
-    error = math.sqrt(float(np.square(np.nan_to_num(errors)).sum())) / slope
-    nbeta = math.exp((1 - weight) * math.log(cold["nbeta"]) + weight * math.log(hot["nbeta"]))
+    used = rungs.set_index("nbeta").loc[_near(rungs["nbeta"], hot["nbeta"], cold["nbeta"])]
+    x, y = np.log(used.index.to_numpy(float)), np.log(used["rise"].to_numpy(float))
+    ends = math.log(hot["nbeta"]), math.log(cold["nbeta"])
+    place = float(brentq(lambda one: lagrange(x, one) @ y - math.log(gap), *ends))
+    slope = (lagrange(x, place - STEP) - lagrange(x, place + STEP)) @ y / (2 * STEP)
+    errors = [gap_se / gap, *(lagrange(x, place) * np.nan_to_num(used["relative"].to_numpy(float)))]
+    error = math.sqrt(float(np.square(errors).sum())) / abs(slope)
     half = stats.t.ppf(0.975, max(int(min(cold["chains"], hot["chains"])) - 1, 1)) * error
-    return Temperature(NATURAL, nbeta, nbeta * math.exp(-half), nbeta * math.exp(half))
+    return Temperature(NATURAL, math.exp(place), math.exp(place - half), math.exp(place + half))
+
+
+def lagrange(x: np.ndarray, place: float) -> np.ndarray:
+    """Weights of values at `x` in the polynomial through them, read at a place.
+
+    >>> lagrange(np.array([0.0, 1.0]), 0.25)
+    array([0.75, 0.25])
+    """
+    return np.array([np.prod([(place - other) / (one - other) for other in x if other != one]) for one in x])
+
+
+def _near(nbetas: pd.Series | np.ndarray, hot: float, cold: float) -> list[float]:
+    """Two enclosing rungs and the one that lies nearest to them, from hot to cold."""
+    known = np.sort(np.unique(np.asarray(nbetas, float)))
+    middle = 0.5 * (math.log(hot) + math.log(cold))
+    others = sorted((one for one in known if one not in (hot, cold)), key=lambda one: abs(math.log(one) - middle))
+    return sorted([hot, cold, *others[:1]])
 
 
 def at(rows: pd.DataFrame, nbeta: float) -> pd.DataFrame:
@@ -75,8 +97,8 @@ def at(rows: pd.DataFrame, nbeta: float) -> pd.DataFrame:
         nbeta: Inverse temperature.
 
     Returns:
-        A row a family, part and chain: llc, shared, rise, heldout_rise, verdict (the worst of the rungs that enclose
-        it); empty if the usable rungs do not reach it.
+        A row a family, part and chain: llc, shared, rise, heldout_rise, verdict (the worst of the rungs that it is
+        read off); empty if the usable rungs do not reach it.
     """
     usable = rows[(rows["verdict"] != "failed") & rows["llc"].notna()]
     known = np.sort(usable["nbeta"].unique())
@@ -85,16 +107,18 @@ def at(rows: pd.DataFrame, nbeta: float) -> pd.DataFrame:
         return usable[usable["nbeta"] == near[0]].assign(nbeta=nbeta)
     if not np.isfinite(nbeta) or not len(known) or not known[0] <= nbeta <= known[-1]:
         return usable.iloc[:0]
-    hot, cold = known[known < nbeta][-1], known[known > nbeta][0]
-    weight = math.log(nbeta / hot) / math.log(cold / hot)
+    rungs = _near(known, float(known[known < nbeta][-1]), float(known[known > nbeta][0]))
+    weights = lagrange(np.log(rungs), math.log(nbeta))
     keys = ["question", "family", "part", "chain"]
-    first, second = (usable[usable["nbeta"] == place].set_index(keys) for place in (hot, cold))
-    common = first.index.intersection(second.index, sort=False)
-    first, second = first.loc[common], second.loc[common]
-    mixed = {name: _between(first[name], second[name], weight) for name in ("llc", "rise", "heldout_rise")}
-    shared = (1 - weight) * first["shared"] + weight * second["shared"]
-    verdict = [worst([a, b]) for a, b in zip(first["verdict"], second["verdict"], strict=True)]
-    return first.assign(**mixed, shared=shared, verdict=verdict, nbeta=nbeta).reset_index()
+    each = [usable[usable["nbeta"] == place].set_index(keys) for place in rungs]
+    common = each[0].index
+    for one in each[1:]:
+        common = common.intersection(one.index, sort=False)
+    each = [one.loc[common] for one in each]
+    mixed = {name: _between([one[name] for one in each], weights) for name in ("llc", "rise", "heldout_rise")}
+    shared = sum(abs(weight) * one["shared"] for weight, one in zip(weights, each, strict=True))
+    verdict = [worst(list(one)) for one in zip(*(one["verdict"] for one in each), strict=True)]
+    return each[0].assign(**mixed, shared=shared, verdict=verdict, nbeta=nbeta).reset_index()
 
 
 def worst(verdicts: list[str]) -> str:
@@ -120,13 +144,11 @@ def _outside(rungs: pd.DataFrame, gap: float) -> str:
     )
 
 
-def _between(hot: pd.Series, cold: pd.Series, weight: float) -> np.ndarray:
-    """Geometric where both are positive, else linear."""
-    a, b = hot.to_numpy(float), cold.to_numpy(float)
-    positive = (a > 0) & (b > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        geometric = np.exp((1 - weight) * np.log(np.where(positive, a, 1)) + weight * np.log(np.where(positive, b, 1)))
-    return np.where(positive, geometric, (1 - weight) * a + weight * b)
+def _between(values: list[pd.Series], weights: np.ndarray) -> np.ndarray:
+    """Geometric where all are positive, else linear."""
+    table = np.array([one.to_numpy(float) for one in values])
+    geometric = np.exp(weights @ np.log(np.where(table > 0, table, 1.0)))
+    return np.where((table > 0).all(0), geometric, weights @ table)
 
 
 def _rungs(rows: pd.DataFrame, column: str) -> pd.DataFrame:

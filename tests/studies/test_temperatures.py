@@ -97,6 +97,18 @@ def test_exact_coefficients_of_a_deep_linear_network_at_both_temperatures(name):
             assert abs(row.llc - exact) < 3 * math.hypot(row.se, error), (row, exact)
 
 
+def test_between_rungs_a_bent_curve_is_read_off_exactly():
+    """ln λ a parabola in ln nβ, as of a basin that the neighbourhood cuts off; a straight line misses it by 3 %."""
+    nbetas = (1600.0, 400.0, 100.0)
+    places = (*nbetas, 200.0)
+    exact = {nbeta: math.exp(1 + 0.3 * math.log(nbeta) - 0.04 * math.log(nbeta / 200) ** 2) for nbeta in places}
+    rows = whole([exact[nbeta] for nbeta in nbetas], nbetas, noise=0.0)
+    assert natural(rows, exact[200.0] / 200, axis="rise").nbeta == pytest.approx(200, rel=1e-6)
+    np.testing.assert_allclose(at(rows, 200.0)["llc"], exact[200.0], rtol=1e-9)
+    straight = natural(rows[rows["nbeta"] < 1000], exact[200.0] / 200, axis="rise")
+    assert straight.nbeta == pytest.approx(0.973 * 200, rel=0.01)  # two rungs alone cannot know
+
+
 def test_parts_add_up_to_the_whole_of_a_quadratic_on_every_draw():
     model, x = blocks()
     ladder = climb_ladder(model, x, nbetas=[100.0, 30.0], loss=nats, gamma=1.0, **SHORT)
