@@ -200,6 +200,7 @@ def reachable(scene: Scene, seed: int) -> float:
             ]
             potential.selection.place(weights)
             nats = example_nats(potential.model, potential.loss, scene.evaluation.data, potential.device)[0]
+            potential.selection.refuse_written(weights)
             rises.append(scene.evaluation.rises(nats.cpu()))
         potential.selection.place(potential.center)
     return float(np.mean(rises))

@@ -30,8 +30,8 @@ class Compute:
             None: as the model's weights are.
         device: Where, as torch names it ("cpu", "cuda", "cuda:1"); None: where the model is.
         compile: By `torch.compile`.
-        micro_batch: Examples that go through the model at once, whose gradients are summed up to those of the batch;
-            None: the whole batch.
+        micro_batch: Examples whose gradient is taken at once, and summed up to that of the batch; None: the whole
+            batch. Passes without a gradient take 256 examples at a time in any case.
         checkpointing: Recompute the inside of each block of layers on the way back instead of keeping it.
 
     Raises:
@@ -146,10 +146,11 @@ def computed(model: nn.Module, compute: Compute) -> nn.Module:
         ValueError: if its weights are not of a type that can be computed with so, or it has no blocks to recompute.
     """
     own = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
-    if compute.dtype == "float32" and own - {"float32", "float64"}:
+    known = {"float32": {"float32"}, "bfloat16": {"float32", "bfloat16"}}
+    if compute.dtype is not None and own - known[compute.dtype]:
         raise ValueError(
-            f"dtype='float32', and the model's weights are {', '.join(sorted(own))}; expected float32 weights to"
-            " compute with: give model.float(), or leave dtype out"
+            f"dtype={compute.dtype!r}, and the model's weights are {', '.join(sorted(own))}; expected float32 weights"
+            " to compute with: give model.float(), or leave dtype out"
         )
     if compute.checkpointing:
         blocks(model)
@@ -220,6 +221,7 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     config = getattr(model, "config", None)
     cached = getattr(config, "use_cache", None)
     chosen = blocks(model)
+    own = [vars(block).get("forward") for block in chosen]  # a block may have been given another than its class'
     for block in chosen:  # into its own names: a bridge hands what is set on a block to the block that it wraps
         vars(block)["forward"] = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
     if cached:
@@ -227,8 +229,11 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for block in chosen:
-            del vars(block)["forward"]
+        for block, before in zip(chosen, own, strict=True):
+            if before is None:
+                del vars(block)["forward"]
+            else:
+                vars(block)["forward"] = before
         if cached:
             config.use_cache = cached  # type: ignore[union-attr]
 

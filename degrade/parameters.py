@@ -44,6 +44,16 @@ class Selection:
             for tensor, value in zip(self.tensors, weights, strict=True):
                 tensor.copy_(value)
 
+    def refuse_written(self, weights: Sequence[Tensor]) -> None:
+        """Refuse a model that has written to its own weights since these were placed."""
+        for name, tensor, value in zip(self.names, self.tensors, weights, strict=True):
+            if not torch.equal(tensor.detach(), value.to(tensor.dtype)):
+                raise ValueError(
+                    f"the model writes to its parameter {name!r} while it computes its loss; expected weights that the"
+                    " sampler alone moves: take out what clips or normalises them (nn.Embedding(max_norm=...), hooks),"
+                    " or sample other parameters with only=..."
+                )
+
     def housed(self, weights: list[Tensor]) -> list[Tensor]:
         """The weights as they stand in the model, where they keep every bit; they change with what is placed next."""
         self.place(weights)
@@ -111,6 +121,7 @@ def lent(model: nn.Module, selection: Selection) -> Iterator[list[Tensor]]:
     The model is put into eval mode (with a warning if it was training and has dropout or batch statistics). Gives the
     sampled weights as they were, in float32: those that will come back, not to be written to.
     """
+    _refuse_autocast(selection.tensors[0].device.type)
     modes = {name: part.training for name, part in model.named_modules()}
     _say_if_noisy(model)
     state = [(t, t.detach().clone(), t.requires_grad, t.grad) for t in model.parameters()]
@@ -131,6 +142,14 @@ def lent(model: nn.Module, selection: Selection) -> Iterator[list[Tensor]]:
                 buffer.copy_(value)
         for name, part in model.named_modules():
             part.training = modes[name]
+
+
+def _refuse_autocast(kind: str) -> None:
+    if torch.is_autocast_enabled(kind):
+        raise ValueError(
+            f"a model was to be sampled inside torch.autocast({kind!r}), which keeps rounded copies of weights that"
+            " have moved since; expected a call outside of it: give dtype='bf16' for products in bfloat16"
+        )
 
 
 def _say_if_noisy(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ def scheduled(plan: Plan, draws: int, number: int = LOOKS) -> Plan:
     """Looks and draws spread evenly over the part after burn-in, the last step included."""
     number = max(number, draws)
     looks = np.linspace(plan.steps, plan.burn_in, number, endpoint=False).astype(int)
-    evaluate = tuple(sorted({int(step) for step in looks}))
+    evaluate = tuple(sorted({max(int(step), 1) for step in looks}))
     chosen = np.linspace(len(evaluate) - 1, 0, draws, endpoint=False).round().astype(int)
     return replace(plan, evaluate=evaluate, forces=evaluate, keep=tuple(sorted(evaluate[i] for i in chosen)))
 

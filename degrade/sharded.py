@@ -7,6 +7,7 @@ Each process takes its share of a minibatch; gradients are averaged on their way
 weight is whole in every process. A sharded chain is the unsharded one to rounding (see `degrade.shards`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -137,13 +138,17 @@ def bind(
 
 
 def fisher(potential: Potential, key: Key, nbeta: float, batch_size: int) -> Metric:
-    """The process' parts of the diagonal Fisher preconditioner at w*: see `degrade.preconditioners.fisher`."""
+    """The process' parts of the diagonal Fisher preconditioner at w*: see `degrade.preconditioners.fisher`.
+
+    It is looked at by 8 examples at a time, of which each process takes its share: for at most 8 processes.
+    """
     known = estimate(potential, potential.center, key, 0)  # type: ignore[arg-type]
     tensors = potential.tensors
     total = float(_each(tensors, [f.double().sum() for f in known.fisher]).sum())
     mean, precision = total / potential.count, potential.precision
     p = [1 / (nbeta * (f.float() + DAMPING * mean) + s) for f, s in zip(known.fisher, precision, strict=True)]
-    return metrics.build(p, known, precision, nbeta, batch_size, tuple(None for _ in tensors))
+    batch = batch_size if batch_size < len(potential.data) else math.inf  # all the data come without noise
+    return metrics.build(p, known, precision, nbeta, batch, tuple(None for _ in tensors))
 
 
 def chain(
@@ -157,6 +162,8 @@ def chain(
     weights: list[Tensor] | None = None,
 ) -> Run:
     """Steps of `sgld` at one temperature; all processes call it alike, and each brings back its parts.
+
+    The model is left in eval mode with the chain's last weights; `potential.put(potential.center)` brings back w*.
 
     Args:
         potential: Of the sharded model.

@@ -158,10 +158,10 @@ def curve(
     Differences work with any attention kernel and any activation. The displacement, `reach` in units of the law's own
     spread along v, sees the curvature on the scale that a step feels.
     """
-    shift = metric.out(vector)
+    shift, plain = metric.out(vector), potential.plain  # a control variate would drop out of the difference
     # displaced weights go into the model one by one: there is no list of them
     ahead, behind = (
-        potential.gradient((torch.add(w, v, alpha=side * reach) for w, v in zip(weights, shift, strict=True)), index)[1]
+        plain.gradient((torch.add(w, v, alpha=side * reach) for w, v in zip(weights, shift, strict=True)), index)[1]
         for side in (1, -1)
     )
     changes = zip(_spent(ahead, behind), shift, potential.precision, strict=True)

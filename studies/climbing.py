@@ -16,7 +16,8 @@ from probes import Subject
 class Size:
     """How much of everything: rises in nats per token, draws stored and asked per chain and rung, set sizes, steps.
 
-    `budget`: steps of a chain at a rung, lengthening included; None for the ladder's own.
+    `budget`: steps of a chain at a rung, lengthening included, and `batch_size`: examples a step; None for the
+    ladder's own.
     """
 
     rises: tuple[float, ...]
@@ -29,6 +30,7 @@ class Size:
     burn_in: int | None
     width: float = 0.32
     budget: int | None = None
+    batch_size: int | None = None
 
     def at(self, rises: Sequence[float] | float | None, budget: int | None = None) -> "Size":
         """The same with other rises, or another budget; None leaves them."""
@@ -56,7 +58,7 @@ def planned(subject: Subject, data: Any, size: Size, seed: int, longer: float = 
     settings = {
         "rises": list(size.rises), "width": organism.width or size.width, "chains": size.chains, "draws": size.draws,
         "evaluation": size.evaluation, "steps": size.steps, "burn_in": size.burn_in, "longer": longer, "seed": seed,
-        "budget": size.budget,
+        "budget": size.budget, "batch_size": size.batch_size,
     }  # fmt: skip
     return Planned(name, subject.model, data, heldout, settings, next_token_loss)
 

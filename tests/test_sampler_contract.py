@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from degrade.curvature import Curvature
 from degrade.metric import Metric
 from degrade.noise import Key
 from degrade.parameters import lent
+from degrade.potential import Potential
 from degrade.samplers import SAMPLERS, Target
 from tests.degrade.test_curvature import scene_of
 from tests.degrade.toys import Quadratic, classifier
@@ -225,6 +227,25 @@ def test_state_is_float32_under_a_model_in_bf16(name):
     error = math.sqrt(2 * d * 1.5 * 43 / 1000) / 2
     exact_llc = d * nbeta * (1 / (nbeta + 1) + 2.0**-14 / 12) / 2
     assert abs(nbeta * found.trace[200:, 0].mean() - exact_llc) < 4 * error
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_weights_that_live_in_the_model_change_no_bit(name, monkeypatch):
+    """Between steps the weights are the model's own: a sampler that remembered them would see them change."""
+    legs = []
+    for settled in (Potential.settled, lambda self, weights: weights):
+        monkeypatch.setattr(Potential, "settled", settled)
+        net, data = classifier()
+        scene = scene_of(net, data, degrade.label_loss)
+        ones = [torch.ones_like(w) for w in scene.potential.center]
+        told = metrics.build([0.01 * x for x in ones], Curvature(ones, ones), [1.0] * len(ones), 100.0, math.inf,
+                             (None,) * len(ones))  # fmt: skip
+        plan = Plan(1, 100.0, told, 0.3, "given", 60, 20, 512, name, (40, 60), (60,), (40, 60))
+        with lent(net, scene.potential.selection):
+            legs.append(advance(scene, plan, Key(0), scene.potential.center))
+    one, two = legs
+    assert not one.fault and np.array_equal(one.trace, two.trace) and np.array_equal(one.losses, two.losses)
+    assert all(torch.equal(x, y) for x, y in zip(one.weights, two.weights, strict=True))
 
 
 def test_a_thermostat_takes_out_noise_that_is_not_known():

@@ -5,7 +5,7 @@ P = 1 / ( √v + 0.1 ),     v = E[ĝ²] = (E ĝ)² + σ²/m,     ĝ the gradient
 v is what the running average v ← 0.99 v + 0.01 ĝ² (Hitchcock & Hoogland 2025, arXiv:2507.21449: from v = 1 with bias
 correction; from 0 elsewhere) converges to, whatever it starts from, and frozen: a v that follows the chain needs a
 divergence term that is left out in practice, and biases the law. nβ and the neighbourhood do not enter, so steps are
-in the published units: w ← w − (ε/2) P ∇U + √(εP) ξ.
+in the published units: w ← w − (ε/2) P ∇U + √(εP) ξ. With a control variate ĝ is what that leaves.
 """
 
 from torch import Tensor

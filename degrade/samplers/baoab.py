@@ -72,7 +72,7 @@ def resize(state: State, metric: Metric, step_size: float) -> State:
 
 def _scale(p: Tensor, a: Tensor, q: Tensor, square: float) -> Tensor:
     fresh = 1 - KEPT**2
-    return (fresh - _surplus(square * p, a, q).clamp_max(0.95 * fresh)).sqrt()
+    return (fresh - _surplus(square * p.float(), a, q).clamp_max(0.95 * fresh)).sqrt()
 
 
 def _surplus(square: Tensor, a: Tensor, q: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ class Sampler(NamedTuple):
     Attributes:
         init: `(weights, metric, step_size, key) -> State`; a state has `weights` (float32) and `step`.
         update: `(state, gradient, key) -> State`, the gradient ∇U at `state.weights`; with `asks`, the `Target` fourth.
-            The list of gradients may be used up, so that their memory is free for the new weights.
+            The list of gradients may be used up, so that their memory is free for the new weights. Weights live in
+            the model between steps and change with it: a state that remembers earlier ones keeps a copy.
         resize: `(state, metric, step_size) -> State`, the same chain with another step size.
         stability: c of the rule ε ≤ c / λmax(Bᵀ ∇²U B), P = B Bᵀ.
         memory: steps in which a direction with P a = 1 forgets its position, times ε.

@@ -98,3 +98,26 @@ def test_an_out_that_exists_is_refused_before_anything_is_computed(tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="exists already; expected a new directory"):
         degrade.ladder(net, x, rises=[0.1], gamma=1.0, loss=quadratic_loss, out=tmp_path / "mine", progress=False)
+
+
+def test_a_model_that_writes_to_its_own_weights_is_refused_by_name():
+    net = torch.nn.Sequential(torch.nn.Embedding(8, 4, max_norm=1.0), torch.nn.Linear(4, 8))
+    tokens = torch.randint(8, (64, 5), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"writes to its parameter '0.weight'.*max_norm"):
+        degrade.ladder(net, tokens, nbetas=[20.0], gamma=0.5, progress=False)
+
+
+def test_a_ladder_inside_autocast_is_refused_and_the_model_left_alone():
+    net = torch.nn.Sequential(torch.nn.Embedding(8, 4), torch.nn.Linear(4, 8))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="inside torch.autocast.*dtype='bf16'"):
+        degrade.ladder(net, torch.zeros(64, 5, dtype=torch.long), nbetas=[20.0], gamma=0.5, progress=False)
+    assert net.training
+
+
+def test_the_shortest_rung_has_its_looks_within_it():
+    net = torch.nn.Linear(3, 2)
+    data = torch.randn(64, 3), torch.zeros(64, dtype=torch.long)
+    table = degrade.ladder(
+        net, data, nbetas=[20.0], gamma=1.0, loss=degrade.label_loss, steps=8, burn_in=0, draws=1, progress=False
+    ).table  # fmt: skip
+    assert table.steps.iloc[1] == 8

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForC
 
 import degrade
 from degrade import build
-from degrade.compute import Compute, Computed, blocks, computing, present, summed
+from degrade.compute import Compute, Computed, blocks, computed, computing, present, summed
 from degrade.journal import JournalError
 from degrade.losses import label_loss, next_token_loss
 from degrade.models import wrapped
@@ -233,3 +233,21 @@ def test_a_computed_model_travels(trained):
 
 def test_devices_that_are_there():
     assert present()[0] == "cpu"
+
+
+def test_recomputed_blocks_keep_a_forward_of_their_own():
+    """A block whose forward was replaced by hand answers as it did, before, within and after recomputing."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(3)]))
+    block = net[1][1]
+    own = vars(block)["forward"] = lambda h: 0 * h + 1
+    x = torch.randn(5, 3)
+    model, first = Computed(net, Compute(checkpointing=True)), net(x)
+    assert torch.equal(model(x), first) and torch.equal(model(x), first)
+    assert vars(block)["forward"] is own and "forward" not in vars(net[1][0])
+
+
+def test_a_type_that_would_do_nothing_is_refused():
+    for dtype in ("bf16", "float32"):
+        with pytest.raises(ValueError, match="weights are float64.*model.float"):
+            computed(nn.Linear(2, 2).double(), Compute(dtype=dtype))

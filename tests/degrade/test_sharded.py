@@ -162,6 +162,18 @@ def test_the_preconditioner_is_one_of_the_whole_model(found):
     assert max(p.max() for p in one) > 3 * min(p.min() for p in one)
 
 
+def test_all_the_data_come_without_noise(tmp_path):
+    """The noise correction takes out what minibatches add, and nothing where each step is on all the data."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        potential = sharded.bind(model(), TOKENS, width=0.3)
+        some, every = (sharded.fisher(potential, Key(0), 100.0, size) for size in (8, len(TOKENS)))
+    finally:
+        dist.destroy_process_group()
+    assert all(float(q.abs().max()) == 0 for q in every.q)
+    assert all(float(q.max()) > 0 for q in some.q)
+
+
 def test_mistakes():
     with pytest.raises(RuntimeError, match="no process group; expected one: start with torchrun"):
         shards.shard(model())

@@ -24,5 +24,5 @@ stdlib = Organism(
     summary="a three-layer Llama on real text, the source of the Python standard library",
     width=0.5,
     asked={"code": {}},
-    size={"rises": (0.4, 0.8, 1.3, 2.0), "evaluation": 128, "heldout": 128},
+    size={"rises": (0.9, 1.3, 2.0), "evaluation": 128, "heldout": 128, "batch_size": 8, "budget": 700},
 )
