@@ -13,7 +13,7 @@ from degrade.step_size import BATCH
 from degrade.timing import held, logits
 
 GIB = 2**30
-COPIES, A_CHAIN, A_RUNG = 40, 6, 6  # of the weights: in all; for each chain; kept of each rung to come back through
+COPIES, A_CHAIN, A_RUNG = 24, 5, 6  # of the weights: in all; for each chain; kept of each rung to come back through
 SURELY = 0.7  # an estimate is within 30 %
 GROUPS = Path("/sys/fs/cgroup")
 
