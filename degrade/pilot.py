@@ -20,7 +20,7 @@ from degrade.slabs import compact
 from degrade.step_size import Found, bound, choose, hutchinson, look
 
 HALVINGS, GIVEN = 12, 8  # of a step that was found at a flat place, and of one that was given
-PACES = {"full": (25, 80), "short": (20, 20), "brief": (3, 40)}
+PACES = {"full": (25, 80), "short": (20, 20), "brief": (8, 40)}
 FORCES = 8
 NEAR = 0.3
 BOILING = 10.0
