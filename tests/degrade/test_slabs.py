@@ -97,6 +97,7 @@ def test_half_precision_keeps_curvature_to_its_eight_bits(monkeypatch):
     assert float((kept.float() / fisher - 1).abs().max()) <= 2.0**-8
 
 
+@pytest.mark.slow
 def test_the_law_of_a_large_model_is_that_of_a_small_one(monkeypatch):
     """A preconditioner rounded to half precision is another preconditioner: E[rise] at one nβ does not depend on it."""
     net, data = classifier()

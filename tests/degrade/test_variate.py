@@ -47,6 +47,7 @@ def test_near_the_trained_weights_little_noise_is_left():
     assert 1 / 200 < nearer / near < 1 / 50
 
 
+@pytest.mark.slow
 def test_a_quadratic_is_sampled_without_heat_at_any_batch():
     """Batches of 2 whose noise, uncorrected, would be many times the law's own; here none is left."""
     net, x = quadratic(cond=10, d=50)
