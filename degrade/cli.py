@@ -63,7 +63,7 @@ Dtype = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cpu].")]
 Compile = Annotated[bool, typer.Option("--compile", help="Gradients by torch.compile.")]
 MicroBatch = Annotated[
-    int | None, typer.Option(help="Examples through the model at once; gradients are summed up [default: the batch].")
+    int | None, typer.Option(help="Examples whose gradient is taken at once, and summed up [default: the batch].")
 ]
 Checkpointing = Annotated[
     bool, typer.Option("--checkpointing", help="Recompute each block of layers on the way back, to spare memory.")
