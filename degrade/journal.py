@@ -147,6 +147,16 @@ def active() -> Journal:
     return _ACTIVE.get()
 
 
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """No journal for some time: what runs within is one unit of work, as it is in a process of its own."""
+    token = _ACTIVE.set(Journal())
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
 def place(out: Path) -> Path:
     """Where the journal of a run directory is."""
     return out.with_name(f".{out.name}.partial")

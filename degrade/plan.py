@@ -157,7 +157,7 @@ def counted(request: Request, noisy: bool, long: bool) -> Counts:
     rungs = len(request.rises or request.nbetas or [])
     brief = not noisy and request.rises is None  # see `temperature.visit`
     rounds = 1 if brief else temperature.ROUNDS if long else 2
-    warm = (temperature.MEMORY - 1 if brief else temperature.WARM_UPS * (3 if long else 1)) / rungs
+    warm = ((temperature.MEMORY - 1) * long if brief else temperature.WARM_UPS * (3 if long else 1)) / rungs
     length, warming = (2 * pilot.PACES["brief" if brief else pace][long] for pace in ("full", "short"))
     burn_in, steps = climb._lengths(math.inf if long else 0.0, request)
     drawn = max(steps, climb._budget(request)) if long else steps

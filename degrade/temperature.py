@@ -23,9 +23,9 @@ from degrade.curvature import Curvature, average, expected_rise
 from degrade.diagnostics import over_chains
 from degrade.engine import Engine
 from degrade.noise import Key
-from degrade.pilot import Pilot, Settings, opening, pilot
+from degrade.pilot import Pilot, Settings, bind, opening, pilot
 from degrade.samplers import SAMPLERS
-from degrade.step_size import HEATING, Bound, Found, bound, choose
+from degrade.step_size import HEATING, Bound, Found, bound, choose, look
 
 ROUNDS = 3
 WARM_UPS = 4
@@ -33,6 +33,7 @@ CLOSE = 0.08
 MEMORY = 3
 TOO_HOT = 1.5
 COLDEST = 0.1
+EVEN = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Rung:
 class Ascent:
     """Where the chains are, what is known of the curvature there, and (nβ, E) so far.
 
-    `states` and `faults` go by the chain's number; a chain with a fault takes no further part.
+    `states` and `faults` go by the chain's number; a chain with a fault takes no further part. The basin is `even` if
+    the loss was as stiff where the first round ended, for each chain, as at w*.
     """
 
     engine: Engine
@@ -65,6 +67,7 @@ class Ascent:
     history: list[tuple[float, float]] = field(default_factory=list)
     rounds: int = 0
     seen: float = 0.0
+    even: bool = False
 
     @property
     def whole(self) -> bool:
@@ -95,6 +98,7 @@ class Ascent:
         settled = 1.0 if math.isnan(surely) else float(np.clip(1 + surely, COLDEST, 1.0))
         rise = sum(p.rise for p in pilots.values()) / len(pilots) / settled
         self.seen = self._told(list(pilots.values()), nbeta)
+        self.even = bool(start) and all(abs(p.found.sharpness / start[0].sharpness - 1) < EVEN for p in pilots.values())
         self.history.append((nbeta, rise))
         return rise, list(pilots.values())
 
@@ -104,6 +108,14 @@ class Ascent:
             return []
         chain, state = next(iter(self.states.items()))
         return [opening(self.scene, self.settings, curvature, nbeta, self._key(rung, chain), state)]
+
+    def looked(self, rung: int, nbeta: float, pilots: list[Pilot]) -> list[Pilot]:
+        """The pilots with one more look, where one of them ended, in the metric that they made together."""
+        one, key = pilots[0], self._key(rung, next(iter(self.states)))
+        metric = bind(self.scene, self.settings, average(self.memory), nbeta)
+        batch = self.settings.batch_size
+        found = look(self.scene.potential, one.weights, metric, nbeta, batch, key, 2, one.found.vector)
+        return [p._replace(found=found) for p in pilots]
 
     def _told(self, pilots: list[Pilot], nbeta: float) -> float:
         """The heat, S / nβ, that a round's temperature told of: 0 unless it broke the bound.
@@ -163,14 +175,21 @@ class Ascent:
 def visit(ascent: Ascent, number: int, nbeta: float) -> Rung:
     """Bring all chains to a given temperature, and learn the curvature there.
 
-    On all data neither the temperature nor heating is sought: brief rounds that fill the memory are enough.
+    On all data neither the temperature nor heating is sought: brief rounds that fill the memory are enough, and one
+    where the basin is even.
     """
-    whole = ascent.whole
+    if ascent.whole:
+        for _ in range(MEMORY if number == 1 else 1):
+            pilots = ascent.round(number, nbeta, "brief")[1]
+            if ascent.even:
+                pilots = ascent.looked(number, nbeta, pilots)
+                break
+        return ascent.settle(number, math.nan, nbeta, pilots)
     if number == 1:
-        for _ in range(MEMORY - 1 if whole else WARM_UPS):
-            ascent.round(number, nbeta, "brief" if whole else "short")
-    for turn in range(1 if whole else ROUNDS):
-        pilots = ascent.round(number, nbeta, "brief" if whole else "full")[1]
+        for _ in range(WARM_UPS):
+            ascent.round(number, nbeta, "short")
+    for turn in range(ROUNDS):
+        pilots = ascent.round(number, nbeta)[1]
         if turn > 0 and not ascent.seen:
             break
     return ascent.settle(number, math.nan, nbeta, pilots)

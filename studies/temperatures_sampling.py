@@ -20,7 +20,7 @@ from degrade import influence, next_token_loss, parameters
 from degrade.build import ladder as climb_ladder
 from degrade.data import Examples
 from degrade.engine import at_once, one_thread, processes, settle
-from degrade.journal import active
+from degrade.journal import active, unrecorded
 from degrade.losses import Loss
 from degrade.recorded import kept
 from degrade.result import Ladder
@@ -152,29 +152,34 @@ def carry_out(
     workers: int = 1,
     progress: bool = True,
 ) -> list[Found]:
-    """The results of jobs, in their order; what they are does not depend on `workers`."""
+    """The results of jobs, in their order; what they are does not depend on `workers`.
+
+    Each job has a worker of its own; where there are fewer jobs than workers, these share out a job's chains.
+    """
     journal = active().part("jobs")
     journal.agree({}, {"results": len(jobs)})
+    few = len(jobs) < workers
+    task = partial(perform, workers=workers if few else 1)
     with (
         tqdm(total=len(jobs), desc="coefficients", unit="ladder", disable=not progress) as bar,
-        _hands(Held(model, data, loss), workers) as submit,
+        _hands(Held(model, data, loss), 1 if few else workers) as submit,
     ):
         due = []
         for number, job in enumerate(jobs):
-            due.append(kept(journal, f"job-{number:03d}", job, partial(submit, perform, job), part=job.part))
+            due.append(kept(journal, f"job-{number:03d}", job, partial(submit, task, job), part=job.part))
             due[-1].add_done_callback(lambda _: bar.update())
         return [future.result() for future in due]
 
 
-def perform(job: Job) -> Found:
-    """Climb a job's ladder, in the process that holds the model."""
+def perform(job: Job, workers: int = 1) -> Found:
+    """Climb a job's ladder, in the process that holds the model or in more."""
     held = _HELD["held"]
     data = held.data if job.rows is None else Examples(held.data).batch(job.rows)
-    with _carrying(held.model, job.weights):
+    with unrecorded(), _carrying(held.model, job.weights):
         pulls = None if job.asked is None else Pulls.of(held.model, job.asked, held.loss)
         ladder = climb_ladder(
-            held.model, data, nbetas=job.nbetas, loss=held.loss, only=job.only, progress=False,
-            **{"keep": "none" if pulls is None else "weights"} | dict(job.settings),
+            held.model, data, nbetas=job.nbetas, loss=held.loss, only=job.only, workers=workers,
+            progress=False, **{"keep": "none" if pulls is None else "weights"} | dict(job.settings),
         )  # fmt: skip
         rows = [whole_rows(ladder, job.question, job.family, job.part)]
         if pulls is not None:

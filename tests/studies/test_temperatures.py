@@ -12,7 +12,9 @@ from scipy import stats
 from torch import nn
 
 from degrade.build import ladder as climb_ladder
+from degrade.journal import opened
 from probes import sweep
+from studies import temperatures_sampling
 from studies.figures.style import png
 from studies.figures.temperatures import complexity, training_complexity
 from studies.temperatures_changes import changes, levels, mean_of, swaps
@@ -193,6 +195,35 @@ def test_jobs_give_the_same_wherever_they_run():
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert set(here[2].rows.part) == {"whole", "moved", "first", "second"} - {"whole"}
     assert here[2].rows[here[2].rows.part == "moved"].llc.mean() < 0  # no minimum: the loss falls
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_jobs_that_were_stopped_between_two_go_on_to_the_same_rows(workers, tmp_path, monkeypatch):
+    """In this process, one after another; more workers than jobs share out a job's chains."""
+    model, x = blocks()
+    settings = {name: value for name, value in SHORT.items() if name != "progress"} | {"gamma": 1.0}
+    jobs = [Job("rows", "all", (100.0,), settings, {"n": 256}), Job("rows", "half", (50.0,), settings, {"n": 128})]
+    uninterrupted = carry_out(model, x, jobs, nats, progress=False)
+    plain = temperatures_sampling.whole_rows
+    monkeypatch.setattr(temperatures_sampling, "whole_rows", stopping_at("half", plain))
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path / "run"):
+        carry_out(model, x, jobs, nats, workers=workers, progress=False)
+    monkeypatch.setattr(temperatures_sampling, "whole_rows", plain)
+    with opened(tmp_path / "run"):
+        again = carry_out(model, x, jobs, nats, workers=workers, progress=False)
+    for one, two in zip(uninterrupted, again, strict=True):
+        pd.testing.assert_frame_equal(one.rows, two.rows)
+
+
+def stopping_at(part, plain):
+    """`whole_rows`, interrupted at one part."""
+
+    def interrupted(ladder, question, family, name):
+        if name == part:
+            raise KeyboardInterrupt
+        return plain(ladder, question, family, name)
+
+    return interrupted
 
 
 @pytest.mark.parametrize("slope", [0.4, 0.9])
