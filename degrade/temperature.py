@@ -33,6 +33,8 @@ CLOSE = 0.08
 MEMORY = 3
 TOO_HOT = 1.5
 COLDEST = 0.1
+SETTLED = 0.1
+STRIDE = 1.0
 EVEN = 0.1
 
 
@@ -216,14 +218,20 @@ def aim(ascent: Ascent, number: int, target: float, before: Rung | None) -> Rung
 
 
 def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
-    """Short rounds from w*, to learn the curvature where chains go; the guess is far too cold: heat in strides."""
+    """Short rounds from w*, to learn the curvature where chains go; the guess may be far off: heat or cool in strides.
+
+    Of the rises of rounds that were still on their way only the last one is remembered.
+    """
+    settled = []
     for _ in range(3 * WARM_UPS):
         rise, pilots = ascent.round(1, nbeta, "short")
+        coldest = min(p.excess for p in pilots)
+        settled += ascent.history[-1:] if coldest > -SETTLED else []
         missing = math.log(max(rise, 1e-3 * target) / target)
-        if abs(missing) < 0.5 and min(p.excess for p in pilots) > COLDEST - 1:
+        if abs(missing) < 0.5 and coldest > COLDEST - 1:
             break
-        nbeta *= math.exp(float(np.clip(missing / 0.7, -1.0, 0.5)))
-    ascent.history = ascent.history[-1:]
+        nbeta *= math.exp(float(np.clip(missing / 0.7, -STRIDE, STRIDE)))
+    ascent.history = settled or ascent.history[-1:]
     return nbeta
 
 

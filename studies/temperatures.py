@@ -57,7 +57,7 @@ def run(
     Args:
         model: An organism by name.
         seed: Of everything random; all ladders share it.
-        quick: A smaller version: 1/64 of the data, three chains, short rungs, none of them colder than n / ln n: where
+        quick: A smaller version: 1/64 of the data, short rungs, none of them colder than n / ln n: where
             that is hotter than the natural gap, it says so and that the two cannot be compared.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.
