@@ -24,7 +24,8 @@ from degrade.potential import Potential
 from degrade.slabs import LARGE, large
 from degrade.walk import Answer, Asked
 
-TRIED, ROUNDING = 0.1, 1e-3  # how far from w* both ways are compared, over s; the most they may differ, over the largest
+TRIED = 0.1  # how far from w* both ways are compared, over s or over 1 if that is less
+ROUNDING = 1e-3  # the most they may differ, over the largest entry of a gradient
 
 
 class Priced(nn.Module):
@@ -59,7 +60,8 @@ class Batched(Potential):
         """The paired rise and the gradient of each chain, as `gradient` gives them one by one."""
         chains, size = len(asked), len(asked[0][1])
         index = torch.stack([torch.as_tensor(one) for _, one in asked])
-        weights = [torch.stack(each) for each in zip(*(own for own, _ in asked), strict=True)]
+        own = zip(self.selection.tensors, *(weights for weights, _ in asked), strict=True)
+        weights = [torch.stack(each).to(tensor.dtype) for tensor, *each in own]
         batch = self._batch(index)
         known = self.graphs.known
         if (chains, size) not in known:
@@ -138,7 +140,7 @@ def batched(scene: Scene, chains: int, batch_size: int) -> Scene:
         except Exception as fault:
             raise ValueError(f"{_said(potential, chains)} ({_first_line(fault)}){CURE}") from fault
     if unlike:
-        raise ValueError(f"{_said(potential, chains)}: that of {unlike!r} is another than of a chain alone{CURE}")
+        raise ValueError(f"{_said(potential, chains)} ({unlike} differs from that of a chain alone){CURE}")
     return replace(scene, potential=potential)
 
 
@@ -182,7 +184,8 @@ def _unlike(potential: Batched, chains: int, batch_size: int) -> str:
     try:
         for (rise, gradient), one in zip(found, asked, strict=True):
             known, exact = potential.gradient(*one)
-            for name, x, y in zip(("rise", *potential.selection.names), (rise, *gradient), (known, *exact), strict=True):
+            names = "the rise", *potential.selection.names
+            for name, x, y in zip(names, (rise, *gradient), (known, *exact), strict=True):
                 if not torch.allclose(x, y, rtol=0, atol=ROUNDING * float(y.abs().max()), equal_nan=True):
                     return name
     finally:
@@ -196,6 +199,9 @@ def _trial(potential: Batched, number: int, chains: int, batch_size: int) -> lis
     for chain in range(chains):
         key = Key(number, "control", chain=chain)
         noise = normal_like(key, "pilot", 0, potential.center)
-        near = [c + TRIED * s**-0.5 * x for c, s, x in zip(potential.center, potential.precision, noise, strict=True)]
+        near = [
+            c + TRIED * min(a**-0.5, 1.0) * x
+            for c, a, x in zip(potential.center, potential.precision, noise, strict=True)
+        ]
         asked.append((near, batch_index(key, "batch", 0, len(potential.data), batch_size)))
     return asked

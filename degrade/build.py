@@ -115,12 +115,12 @@ def ladder(
     with recording(folder, "ladder") as journal:
         with moved(model, request.device), lent(model, selection) as center:
             scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress, center)
-            batch_size = _batch_size(request, scene.potential)
-            scene = _shelved(scene, request, journal, batch_size)
+            batch = _batch_size(request, scene.potential)
+            scene = _shelved(scene, request, journal, batch)
             ceiling = reachable(scene, request.seed)
             _refuse_unreachable(request, ceiling)
-            scene = batched(controlled(scene, request.control_variate), request.chains_at_once, batch_size)
-            result = _climbed(scene, request, batch_size, ceiling, progress, journal)
+            scene = batched(controlled(scene, request.control_variate), request.chains_at_once, batch)
+            result = _climbed(scene, request, batch, ceiling, progress, journal)
         if folder is not None:
             result.save(folder)
     return result
@@ -257,25 +257,23 @@ def _batch_size(request: Request, potential: Potential) -> int:
     return batch
 
 
-def _shelved(scene: Scene, request: Request, journal: Journal, batch_size: int) -> Scene:
+def _shelved(scene: Scene, request: Request, journal: Journal, batch: int) -> Scene:
     """The scene with a place on disk for its draws, if they are to have one; refused if it does not fit."""
     shelf = shelf_for(journal.folder, scene.potential.selection.names, memory.drawn(scene, request), memory.free())
     scene = replace(scene, shelf=shelf)
-    memory.refuse(scene, request, batch_size)
+    memory.refuse(scene, request, batch)
     return scene
 
 
-def _climbed(
-    scene: Scene, request: Request, batch_size: int, ceiling: float, progress: bool, journal: Journal
-) -> Ladder:
+def _climbed(scene: Scene, request: Request, batch: int, ceiling: float, progress: bool, journal: Journal) -> Ladder:
     given = inputs(scene, request)
     journal.agree(given, _expected(request))
     settings = Settings(
         request.seed,
         request.chains,
-        batch_size,
+        batch,
         request.sampler,
-        preconditioners.choose(request.preconditioner, batch_size >= len(scene.potential.data)),
+        preconditioners.choose(request.preconditioner, batch >= len(scene.potential.data)),
         request.step_size,
         max(1.5 * ceiling, RUNAWAY),
     )
@@ -292,8 +290,7 @@ def _climbed(
         engine(scene, request.workers, request.place) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
     ):
-        recorded = Recorded(runner, journal)
-        stages = climb(recorded, scene, settings, request, finished, journal)
+        stages = climb(Recorded(runner, journal), scene, settings, request, finished, journal)
     return tables.assemble(scene, request, stages, ceiling, unit_of(scene.potential.loss))
 
 

@@ -70,7 +70,9 @@ def _part(folder: Path) -> tuple[list[str], float]:
         return [f"  {folder.name}: {done} of {total} done", *damaged], pace * (total - done)
     rungs = [note for note in stored if note["name"].startswith("rung-")]
     units = [note for note in stored if note["name"].startswith(("pilot-", "advance-", "together-"))]
-    cooled = sum(note["chains"] for note in units if note["seed_path"]["stage"] == "cooling") // expected["chains"]
+    cooled = (
+        sum(note.get("chains", 1) for note in units if note["seed_path"]["stage"] == "cooling") // expected["chains"]
+    )
     done, total = len(rungs) + cooled, expected["rungs"] + expected["cooled"]
     said = f"  {folder.name}: {len(rungs)} of {expected['rungs']} rungs drawn"
     said += f", {cooled} of {expected['cooled']} cooled" if expected["cooled"] else ""

@@ -78,9 +78,10 @@ class Ascent:
         curvature = average(self.memory)
         start = self._start(rung, nbeta, curvature)
         calls = [
-            (self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain) or start, self.seen, pace)
+            (self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain) or start, self.seen,
+             pace)
             for chain, state in self.states.items()
-        ]
+        ]  # fmt: skip
         pilots = dict(zip(self.states, each(self.engine, self.scene, pilot, calls), strict=True))
         self._drop({chain: p.fault for chain, p in pilots.items() if p.fault}, nbeta)
         pilots = {chain: p for chain, p in pilots.items() if not p.fault}

@@ -66,9 +66,7 @@ def together(scene: "Scene", group: Group) -> list[Any]:
     return found
 
 
-def each(
-    engine: "Engine", scene: "Scene", task: Callable[..., T], calls: Sequence[tuple[Any, ...]]
-) -> list[T]:
+def each(engine: "Engine", scene: "Scene", task: Callable[..., T], calls: Sequence[tuple[Any, ...]]) -> list[T]:
     """The results of a task for several chains: a unit of work each, or a unit for as many as step together.
 
     A group is one unit, stored and done again as a whole: what a chain comes to may depend, in rounding, on the others.
