@@ -12,6 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from degrade import logger, memory, preconditioners, tables
+from degrade.batched import batched
 from degrade.chain import Scene
 from degrade.climb import climb
 from degrade.compute import computed, moved
@@ -83,8 +84,8 @@ def ladder(
             chains 4, draws 8, seed 0, cool False (go down again and compare: only then can a verdict be plain `ok`),
             evaluation 256 (size of the fixed set), keep "weights" or "none", workers 1, engine "processes" or "ray"
             (then address "auto", of a cluster, or None for a local one, and gpus, the share of a GPU that a chain
-            takes); how gradients are computed: dtype, device, compile, micro_batch and checkpointing, see
-            `degrade.compute.Compute`; log "wandb" (see `degrade.logger`).
+            takes); how gradients are computed: dtype, device, compile, micro_batch, checkpointing and chains_at_once,
+            see `degrade.compute.Compute`; log "wandb" (see `degrade.logger`).
 
     Returns:
         A `Ladder`: `.table` (a row a rung, with its verdict), `.traces`, `.losses`, `.draws()`, `.applied(draw)`.
@@ -114,12 +115,12 @@ def ladder(
     with recording(folder, "ladder") as journal:
         with moved(model, request.device), lent(model, selection) as center:
             scene = set_scene(model, selection, data, loss, request, heldout, tuple(observe), progress, center)
-            scene = _shelved(scene, request, journal)
-            _refuse_batch(request, scene.potential)
+            batch = _batch_size(request, scene.potential)
+            scene = _shelved(scene, request, journal, batch)
             ceiling = reachable(scene, request.seed)
             _refuse_unreachable(request, ceiling)
-            scene = controlled(scene, request.control_variate)
-            result = _climbed(scene, request, ceiling, progress, journal)
+            scene = batched(controlled(scene, request.control_variate), request.chains_at_once, batch)
+            result = _climbed(scene, request, batch, ceiling, progress, journal)
         if folder is not None:
             result.save(folder)
     return result
@@ -239,7 +240,8 @@ def usual_batch(potential: Potential, sampler: str) -> int:
     return min(max(fits, BATCH), len(potential.data))
 
 
-def _refuse_batch(request: Request, potential: Potential) -> None:
+def _batch_size(request: Request, potential: Potential) -> int:
+    """Examples of a step: as asked for, if that fits the other settings, or as usual."""
     examples, batch = len(potential.data), request.batch_size or usual_batch(potential, request.sampler)
     if request.control_variate and batch >= examples:
         raise ValueError(
@@ -252,26 +254,26 @@ def _refuse_batch(request: Request, potential: Potential) -> None:
             f"{request.batch_size} is less than all {examples} examples: leave batch_size out, or take a sampler that"
             f" lives with minibatches ({', '.join(name for name, one in SAMPLERS.items() if not one.exact)})"
         )
+    return batch
 
 
-def _shelved(scene: Scene, request: Request, journal: Journal) -> Scene:
+def _shelved(scene: Scene, request: Request, journal: Journal, batch: int) -> Scene:
     """The scene with a place on disk for its draws, if they are to have one; refused if it does not fit."""
     shelf = shelf_for(journal.folder, scene.potential.selection.names, memory.drawn(scene, request), memory.free())
     scene = replace(scene, shelf=shelf)
-    memory.refuse(scene, request, request.batch_size or usual_batch(scene.potential, request.sampler))
+    memory.refuse(scene, request, batch)
     return scene
 
 
-def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, journal: Journal) -> Ladder:
+def _climbed(scene: Scene, request: Request, batch: int, ceiling: float, progress: bool, journal: Journal) -> Ladder:
     given = inputs(scene, request)
     journal.agree(given, _expected(request))
-    batch_size = request.batch_size or usual_batch(scene.potential, request.sampler)
     settings = Settings(
         request.seed,
         request.chains,
-        batch_size,
+        batch,
         request.sampler,
-        preconditioners.choose(request.preconditioner, batch_size >= len(scene.potential.data)),
+        preconditioners.choose(request.preconditioner, batch >= len(scene.potential.data)),
         request.step_size,
         max(1.5 * ceiling, RUNAWAY),
     )
@@ -288,8 +290,7 @@ def _climbed(scene: Scene, request: Request, ceiling: float, progress: bool, jou
         engine(scene, request.workers, request.place) as runner,
         tqdm(total=total, desc="climbing", unit="rung", disable=not progress) as bar,
     ):
-        recorded = Recorded(runner, journal)
-        stages = climb(recorded, scene, settings, request, finished, journal)
+        stages = climb(Recorded(runner, journal), scene, settings, request, finished, journal)
     return tables.assemble(scene, request, stages, ceiling, unit_of(scene.potential.loss))
 
 

@@ -18,6 +18,7 @@ from degrade.noise import Key, Tensors, batch_index
 from degrade.potential import FixedSet, Potential, calibrated_loss, example_nats
 from degrade.samplers import SAMPLERS, Target
 from degrade.step_size import AGAIN, hutchinson, sharpest
+from degrade.walk import Walk, walking
 
 if TYPE_CHECKING:
     from degrade.shelf import Shelf
@@ -111,7 +112,8 @@ class RunawayError(Exception):
     """A chain left for good: not finite, or far above any equilibrium."""
 
 
-def advance(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
+@walking
+def advance(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Walk[Leg]:
     """Run one chain through one rung; a runaway halves the step and starts the rung again from where it entered.
 
     The attempts are counted in the leg; after six the leg carries the fault and no draws.
@@ -119,7 +121,7 @@ def advance(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     for number in range(RESTARTS):
         trial = replace(plan, step_size=plan.step_size * 0.5**number)
         try:
-            leg = attempt(scene, trial, key._replace(attempt=number), weights)
+            leg = yield from attempting(scene, trial, key._replace(attempt=number), weights)
         except RunawayError as fault:
             reason = str(fault)
             continue
@@ -130,7 +132,7 @@ def advance(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     return Leg(plan, key.chain, weights, *nothing, [], RESTARTS, reason)
 
 
-def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
+def attempting(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Walk[Leg]:
     """Run one chain through one rung.
 
     Raises:
@@ -156,7 +158,7 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
             step_size = min(step_size, slack * sampler.stability / stiff)
             state = sampler.resize(state._replace(weights=own), plan.metric, step_size)
         for step in range(start, min(start + BLOCK, plan.steps)):
-            row, gradient = _measured(scene.potential, plan, key, step, state.weights)
+            row, gradient = yield from _measured(scene.potential, plan, key, step, state.weights)
             rows.append(row)
             if step + 1 in plan.forces or (closely and step >= plan.burn_in):
                 force.append(_force(scene.potential, plan, key, step, state.weights, gradient))
@@ -175,6 +177,9 @@ def attempt(scene: Scene, plan: Plan, key: Key, weights: list[Tensor]) -> Leg:
     width = len(scene.evaluation.baseline)
     forces = np.array([float(value) for value in force])
     return Leg(plan, key.chain, _apart(state.weights), trace, np.array(losses).reshape(-1, width), forces, kept)
+
+
+attempt = walking(attempting)
 
 
 def _apart(weights: Tensors) -> list[Tensor]:
@@ -200,13 +205,16 @@ def _force(potential: Potential, plan: Plan, key: Key, step: int, weights: Tenso
     return plan.metric.product(other, gradient)
 
 
-def _measured(potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]) -> tuple[Tensor, Tensors]:
+def _measured(
+    potential: Potential, plan: Plan, key: Key, step: int, weights: list[Tensor]
+) -> Walk[tuple[Tensor, Tensors]]:
     """Minibatch averages at the weights before the step, and ∇U there.
 
     The batch is independent of the weights, so products with its gradient average to the exact ones.
     """
     index = batch_index(key, "batch", step, len(potential.data), plan.batch_size)
-    rise, gradient = potential.gradient(weights, index)
+    rise, answered = yield weights, index
+    gradient, answered[:] = list(answered), []  # who answered is left with no tensor
     sums = []
     for part in plan.metric.slabs:
         moved = torch._foreach_sub(weights[part], potential.center[part])

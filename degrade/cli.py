@@ -68,6 +68,7 @@ MicroBatch = Annotated[
 Checkpointing = Annotated[
     bool, typer.Option("--checkpointing", help="Recompute each block of layers on the way back, to spare memory.")
 ]
+ChainsAtOnce = Annotated[int, typer.Option(help="Chains of a small model that take each step together.")]
 Log = Annotated[str | None, typer.Option(help="wandb: a run of Weights & Biases, offline unless WANDB_MODE is online.")]
 LadderFolder = Annotated[Path | None, typer.Option(help="Ask the ladder of an earlier run instead of climbing.")]
 Out = Annotated[Path | None, typer.Option(help="A new directory for the results [default: runs/STUDY].")]
@@ -95,6 +96,7 @@ def run(
     compile: Compile = False,
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
+    chains_at_once: ChainsAtOnce = 1,
     ladder: LadderFolder = None,
     out: Out = None,
 ) -> None:
@@ -110,7 +112,7 @@ def run(
     given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
              "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
     way = {"dtype": dtype, "device": device, "compile": compile, "micro_batch": micro_batch,
-           "checkpointing": checkpointing}  # fmt: skip
+           "checkpointing": checkpointing, "chains_at_once": chains_at_once}  # fmt: skip
     one = asked(study, given, way, workers, out, context_.args)
     if one.folder.exists():
         raise FileExistsError(
@@ -143,6 +145,7 @@ def validate(
     compile: Compile = False,
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
+    chains_at_once: ChainsAtOnce = 1,
     ladder: LadderFolder = None,
     out: Out = None,
 ) -> None:
@@ -158,7 +161,7 @@ def validate(
     given = {"model": model, "data": data, "context": context, "probes": probe, "seed": seed, "quick": quick,
              "controls": controls, "longer": longer, "ladder": ladder}  # fmt: skip
     way = {"dtype": dtype, "device": device, "compile": compile, "micro_batch": micro_batch,
-           "checkpointing": checkpointing}  # fmt: skip
+           "checkpointing": checkpointing, "chains_at_once": chains_at_once}  # fmt: skip
     one = asked(study, given, way, workers, out, context_.args)
     plan = getattr(plugins.find("studies", one.study), "plan", None)
     told = [f"study {one.study!r} does not say what it would climb, so its time and memory are not told"]

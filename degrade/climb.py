@@ -27,6 +27,7 @@ from degrade.stage import Stage, lightened
 from degrade.step_size import HEATING, Bound
 from degrade.temperature import Ascent, Rung, aim, visit
 from degrade.verdict import DRIFT, DRIFT_P, ESS, HOT, MISSED, RHAT, VIRIAL, most_added, vague
+from degrade.walk import each
 
 BURN_IN = (50, 150)
 KEPT = (200, 600)
@@ -193,8 +194,8 @@ def _read(scene: Scene, legs: list[Leg], halved: list[Leg]) -> Reading:
 def _run(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
     """Run all chains that are left through a plan."""
     keys = {chain: Key(ascent.settings.seed, "production", plan.rung, chain, turn=part) for chain in ascent.states}
-    futures = [ascent.engine.submit(advance, plan, keys[chain], state) for chain, state in ascent.states.items()]
-    legs: list[Leg] = [_sharing(plan, future.result()) for future in futures]
+    calls = [(plan, keys[chain], state) for chain, state in ascent.states.items()]
+    legs = [_sharing(plan, leg) for leg in each(ascent.engine, ascent.scene, advance, calls)]
     ascent.faults |= {leg.chain: leg.fault for leg in legs if leg.fault}
     ascent.states = {leg.chain: leg.weights for leg in _sound(legs)}
     return _sound(legs)
@@ -212,8 +213,8 @@ def _halved(ascent: Ascent, plan: Plan, part: int) -> list[Leg]:
         plan, step_size=plan.step_size / 2, steps=steps, burn_in=0, evaluate=(), forces=(), keep=(), tracked=False
     )
     keys = {chain: Key(ascent.settings.seed, "halved", plan.rung, chain, turn=part) for chain in ascent.states}
-    futures = [ascent.engine.submit(advance, short, keys[chain], state) for chain, state in ascent.states.items()]
-    return _sound([future.result() for future in futures])
+    calls = [(short, keys[chain], state) for chain, state in ascent.states.items()]
+    return _sound(each(ascent.engine, ascent.scene, advance, calls))
 
 
 def _sound(legs: list[Leg]) -> list[Leg]:

@@ -1,4 +1,4 @@
-"""How gradients are computed: in which arithmetic, on which device, compiled or not, how many examples at once.
+"""How gradients are computed: in which arithmetic, on which device, compiled, how many examples and chains at once.
 
 Whatever is chosen, the state of a chain (weights, noise, sums of gradients) stays in float32: weights are rounded where
 a layer reads them, and a step is never added to rounded ones. Chosen for a ladder (fields of `degrade.ladder`) or for
@@ -33,6 +33,9 @@ class Compute:
         micro_batch: Examples whose gradient is taken at once, and summed up to that of the batch; None: the whole
             batch. Passes without a gradient take 256 examples at a time in any case.
         checkpointing: Recompute the inside of each block of layers on the way back instead of keeping it.
+        chains_at_once: Chains that take each step together, their gradients in one call (see `degrade.batched`), to
+            rounding the same as alone; for small models, whose steps cost Python more than arithmetic. They are one
+            unit of work, of one process.
 
     Raises:
         ValueError: naming the value, what is expected, and what there is.
@@ -46,6 +49,7 @@ class Compute:
     compile: bool = False
     micro_batch: int | None = None
     checkpointing: bool = False
+    chains_at_once: int = 1
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -62,6 +66,18 @@ class Compute:
             raise ValueError(
                 "compile=True and checkpointing=True were given; expected one of them: a compiled model decides for"
                 " itself what it keeps (a smaller micro_batch saves memory beside it)"
+            )
+        self._check_chains()
+
+    def _check_chains(self) -> None:
+        if self.chains_at_once < 1:
+            raise ValueError(f"chains_at_once={self.chains_at_once}; expected at least 1 chain, which is one by one")
+        names = ("compile", "micro_batch", "checkpointing") + ("dtype",) * (self.dtype == "bfloat16")
+        other = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name)]
+        if self.chains_at_once > 1 and other:
+            raise ValueError(
+                f"chains_at_once={self.chains_at_once} and {', '.join(other)} were given; expected one of them: chains"
+                " at once are for small models, whose gradients are taken as they are"
             )
 
     def chosen(self) -> dict[str, Any]:

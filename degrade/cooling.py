@@ -15,6 +15,7 @@ from degrade.chain import Leg, Scene, advance
 from degrade.diagnostics import Estimate, fixed_rises, over_chains, rhat
 from degrade.noise import Key
 from degrade.stage import slim
+from degrade.walk import each
 
 if TYPE_CHECKING:
     from degrade.stage import Stage
@@ -40,11 +41,9 @@ def cool(ascent: "Ascent", stages: list["Stage"], done: Callable[["Stage"], Any]
             stage.plan, steps=stage.plan.steps + burn_in, burn_in=stage.plan.burn_in + burn_in, evaluate=moved,
             forces=(), keep=(),
         )  # fmt: skip
-        futures = [
-            ascent.engine.submit(advance, plan, Key(ascent.settings.seed, "cooling", plan.rung, chain), state)
-            for chain, state in states.items()
-        ]
-        legs = [leg for leg in (future.result() for future in futures) if not leg.fault]
+        keys = {chain: Key(ascent.settings.seed, "cooling", plan.rung, chain) for chain in states}
+        calls = [(plan, keys[chain], state) for chain, state in states.items()]
+        legs = [leg for leg in each(ascent.engine, ascent.scene, advance, calls) if not leg.fault]
         states = {leg.chain: leg.weights for leg in legs}
         cooled[plan.rung] = [slim(leg) for leg in legs]
         done(stage)

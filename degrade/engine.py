@@ -22,6 +22,7 @@ from degrade.chain import Leg, Scene
 from degrade.freight import Plain
 from degrade.noise import Key
 from degrade.places import Place, here
+from degrade.walk import Group
 
 if TYPE_CHECKING:
     from degrade.shelf import Shelf
@@ -65,7 +66,14 @@ class Pool:
         if self.shelf is None or key is None:
             return future
         shelf, part = self.shelf, key.turn
-        return then(future, lambda done: shelf.collect(done, part) if isinstance(done, Leg) else done)
+        return then(future, lambda done: _collected(shelf, done, part))
+
+
+def _collected(shelf: "Shelf", done: Any, part: int) -> Any:
+    """What a unit brought back, its draws on the shelf."""
+    if isinstance(done, list):
+        return [_collected(shelf, one, part) for one in done]
+    return shelf.collect(done, part) if isinstance(done, Leg) else done
 
 
 class Crew:
@@ -170,15 +178,23 @@ def then(future: "Future[Any]", work: Callable[[Any], Any]) -> "Future[Any]":
     return outer
 
 
+def keys_in(arguments: Sequence[Any]) -> list[Key]:
+    """The address among a unit's arguments; those of all its chains, where several step together."""
+    groups = [call for one in arguments if isinstance(one, Group) for call in one.calls]
+    return [one for call in (arguments, *groups) for one in call if isinstance(one, Key)]
+
+
 def key_in(arguments: Sequence[Any]) -> Key | None:
-    """The address among a unit's arguments."""
-    return next((one for one in arguments if isinstance(one, Key)), None)
+    """The address of a unit: that of its first chain."""
+    return next(iter(keys_in(arguments)), None)
 
 
 def title(arguments: Sequence[Any]) -> str:
     """A unit in words."""
-    key = key_in(arguments)
-    return "a unit of work" if key is None else f"{key.stage} of rung {key.rung}, chain {key.chain} (part {key.turn})"
+    if not (keys := keys_in(arguments)):
+        return "a unit of work"
+    chains = f"chain{'s' * (len(keys) > 1)} {', '.join(str(key.chain) for key in keys)}"
+    return f"{keys[0].stage} of rung {keys[0].rung}, {chains} (part {keys[0].turn})"
 
 
 @contextmanager

@@ -49,13 +49,13 @@ def peak(weights: int, held: int, logits: int, batch: int, fixed: int, back: int
     return copies * weights + max(batch * held, logits * (fixed + 2 * min(CHUNK, fixed)))
 
 
-def at_once(batch: int, examples: int, micro_batch: int | None) -> int:
-    """Examples of the largest gradient that go through the model at once: the curvature is looked at by 128.
+def at_once(batch: int, examples: int, micro_batch: int | None, chains: int = 1) -> int:
+    """Examples that go through the model at once at most: of the chains' steps, or 128 to look at the curvature.
 
-    >>> at_once(32, 1000, None), at_once(32, 100, None), at_once(32, 1000, 8)
-    (128, 100, 8)
+    >>> at_once(32, 1000, None), at_once(32, 100, None), at_once(32, 1000, 8), at_once(100, 100, None, chains=4)
+    (128, 100, 8, 400)
     """
-    return min(max(batch, BATCH), examples, micro_batch or examples)
+    return max(min(max(batch, BATCH), examples, micro_batch or examples), chains * min(batch, examples) * (chains > 1))
 
 
 def drawn(scene: Scene, request: Request) -> int:
@@ -78,7 +78,7 @@ def refuse(scene: Scene, request: Request, batch: int) -> None:
     """
     fixed, back = len(scene.evaluation.data), request.cool * len(request.rises or request.nbetas or [])
     weights = sum(tensor.numel() * 4 for tensor in scene.potential.center)
-    batch = at_once(batch, len(scene.potential.data), request.micro_batch)
+    batch = at_once(batch, len(scene.potential.data), request.micro_batch, request.chains_at_once)
     one = peak(weights, held(scene), logits(scene), batch, fixed, back, request.chains)
     whole, there = one + (0 if scene.shelf else drawn(scene, request)), free(scene.potential.device)
     if SURELY * whole > there:

@@ -11,13 +11,14 @@ import numpy as np
 from torch import Tensor
 
 from degrade import metric as metrics
-from degrade.chain import TRACE, Leg, Plan, RunawayError, Scene, attempt
+from degrade.chain import TRACE, Leg, Plan, RunawayError, Scene, attempting
 from degrade.curvature import Curvature
 from degrade.noise import Key, normal_like
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
 from degrade.slabs import compact
 from degrade.step_size import Found, bound, choose, hutchinson, look
+from degrade.walk import Walk, walking
 
 HALVINGS, GIVEN = 12, 8  # of a step that was found at a flat place, and of one that was given
 PACES = {"full": (25, 80), "short": (20, 20), "brief": (8, 40)}
@@ -57,6 +58,7 @@ class Pilot(NamedTuple):
     fault: str = ""
 
 
+@walking
 def pilot(
     scene: Scene,
     settings: Settings,
@@ -67,7 +69,7 @@ def pilot(
     earlier: list[Found],
     seen: float,
     pace: str,
-) -> Pilot:
+) -> Walk[Pilot]:
     """Find the step, run, read rise and temperature of the second half, measure curvature and heat at the end.
 
     `earlier` are the looks of all chains after the round before, the chain's own first; where there are none the chain
@@ -81,7 +83,9 @@ def pilot(
     settings = replace(settings, sampler=choose(settings.sampler, looks, nbeta, seen))
     sampler = SAMPLERS[settings.sampler]
     step_size = settings.step_size or bound(looks, nbeta, sampler, seen).step_size
-    leg, cut, fault, temperature = _run(scene, settings, metric, nbeta, key, weights, step_size, looks[0].vector, pace)
+    leg, cut, fault, temperature = yield from _run(
+        scene, settings, metric, nbeta, key, weights, step_size, looks[0].vector, pace
+    )
     if fault:
         return Pilot(weights, math.nan, math.nan, curvature, looks[0], step_size, cut, fault)
     rise = float(leg.trace[len(leg.trace) // 2 :, TRACE.index("rise")].mean())
@@ -120,7 +124,7 @@ def _run(
     step_size: float,
     vector: list[Tensor],
     pace: str,
-) -> tuple[Leg, float, str, float]:
+) -> Walk[tuple[Leg, float, str, float]]:
     memory = SAMPLERS[settings.sampler].memory / step_size
     steps = 2 * int(np.clip(3 * memory, *PACES[pace]))
     forces = np.linspace(steps, steps // 2, FORCES, endpoint=False).astype(int)
@@ -134,7 +138,7 @@ def _run(
             vector=vector, ceiling=settings.ceiling,
         )  # fmt: skip
         try:
-            leg = attempt(scene, plan, key._replace(attempt=number), weights)
+            leg = yield from attempting(scene, plan, key._replace(attempt=number), weights)
         except RunawayError as error:
             fault = str(error)
             continue

@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from degrade import build, climb, memory, pilot, schedule, step_size, temperature
+from degrade.batched import batched
 from degrade.chain import BLOCK, TRACKED
 from degrade.compute import moved
 from degrade.curvature import BATCHES, SIZE
@@ -82,6 +83,7 @@ class Estimate:
         memory: Bytes of one process at its peak.
         kept: Bytes of all draws that are kept: on disk if the ladder has a directory, or they are many.
         sampled: Number of sampled scalars.
+        at_once: Chains of one unit of work.
     """
 
     name: str
@@ -94,10 +96,15 @@ class Estimate:
     memory: int
     kept: int
     sampled: int
+    at_once: int = 1
 
     def seconds(self, workers: int) -> tuple[float, float]:
-        """Fewest and most, with some processes: chains run beside one another, rungs one behind the other."""
-        turns = self.rungs * math.ceil(self.chains / workers)
+        """Fewest and most, with some processes: chains run beside one another, rungs one behind the other.
+
+        What chains that take their steps together save is not counted.
+        """
+        units = math.ceil(self.chains / self.at_once)
+        turns = self.rungs * min(math.ceil(units / workers) * self.at_once, self.chains)
         fewest, most = (self.before + turns * unit for unit in self.unit)
         return fewest, most
 
@@ -115,7 +122,7 @@ def estimate(planned: Planned) -> Estimate:
         few = Examples(data.batch(np.arange(min(len(data), SIZES[0][1]))))
         some = request.model_copy(update={"evaluation": len(few)})
         scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
-        scene = controlled(scene, request.control_variate)
+        scene = batched(controlled(scene, request.control_variate), request.chains_at_once, len(few))
         batch = request.batch_size or build.usual_batch(replace(scene.potential, data=data), request.sampler)
         costs = measured(scene, request, batch >= len(data))
     rungs, fixed = len(request.rises or request.nbetas or []), min(request.evaluation, len(data))
@@ -136,13 +143,14 @@ def estimate(planned: Planned) -> Estimate:
             costs.weights,
             costs.held,
             costs.logits,
-            memory.at_once(batch, len(data), request.micro_batch),
+            memory.at_once(batch, len(data), request.micro_batch, request.chains_at_once),
             fixed,
             request.cool * rungs,
             request.chains,
         ),
         kept=rungs * request.chains * request.draws * costs.weights * (request.keep == "weights"),
         sampled=selection.count,
+        at_once=request.chains_at_once,
     )
 
 

@@ -5,7 +5,7 @@
 A minibatch of size m estimates L by Σ nats / (mean count · m), which is unbiased because the divisor is fixed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from degrade.data import Examples, moved
 from degrade.losses import Loss, Replay, logits_of, measure
 from degrade.noise import Tensors
 from degrade.parameters import Selection
+from degrade.walk import Answer, Asked
 
 CHUNK = 256
 
@@ -26,7 +27,8 @@ class Potential:
     """Everything that fixes U but nβ, bound to a live model.
 
     `center` is w*, `precision` holds 1/s_t², `baseline` the nats of each example at w* (paired rises need them),
-    `unit` the mean count of an example, and `micro_batch` how many examples go through the model at once.
+    `unit` the mean count of an example, `micro_batch` how many examples go through the model at once, and
+    `chains_at_once` how many chains take a step together.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class Potential:
     baseline: Tensor
     unit: float
     micro_batch: int | None = None
+    chains_at_once: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +58,10 @@ class Potential:
         nats, gradient = summed(self.nats, index, self.selection.tensors, self.micro_batch, size)
         rise = (nats - self.baseline[moved(torch.as_tensor(index), self.baseline.device)]).sum() / size
         return rise, gradient
+
+    def gradients(self, asked: Sequence[Asked]) -> list[Answer]:
+        """The gradient of each chain of those that take a step together."""
+        return [self.gradient(*one) for one in asked]
 
     def energy(self, nbeta: float, weights: Tensors) -> tuple[float, list[Tensor]]:
         """U(w) − U(w*) and ∇U(w) over all the data."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from degrade.engine import Engine, key_in, then
+from degrade.engine import Engine, key_in, keys_in, then
 from degrade.fingerprint import tensors
 from degrade.journal import MISSING, Journal
 
@@ -38,7 +38,8 @@ class Recorded:
         if key is None or (key.stage == "calibration" and sum(tensor.nbytes for tensor in lent) > LARGE):
             return self.engine.submit(task, *arguments)
         name = f"{task.__name__}-{key.stage}-{key.rung:03d}-{key.chain:03d}-{key.attempt}-{key.turn:03d}"
-        inputs, note = (task.__name__, arguments), {"seed_path": key._asdict()}
+        inputs = task.__name__, arguments
+        note = {"seed_path": key._asdict(), "chains": len(keys_in(arguments))}
         return kept(self.journal, name, inputs, lambda: self.engine.submit(task, *arguments), lent, **note)
 
 

@@ -1,5 +1,6 @@
 """What a user asks of a ladder, checked before anything is computed."""
 
+from dataclasses import fields
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -49,6 +50,7 @@ class Request(BaseModel):
     compile: bool = Field(default_factory=lambda: here().compile)
     micro_batch: int | None = Field(default_factory=lambda: here().micro_batch)
     checkpointing: bool = Field(default_factory=lambda: here().checkpointing)
+    chains_at_once: int = Field(default_factory=lambda: here().chains_at_once)
     log: str | None = Field(default_factory=logger.here)
 
     @field_validator("dtype")
@@ -68,6 +70,11 @@ class Request(BaseModel):
         ):
             if name not in known:
                 raise ValueError(f"unknown {kind} {name!r}; the known ones are {', '.join(known)}")
+        if self.control_variate and self.chains_at_once > 1:
+            raise ValueError(
+                f"control_variate=True and chains_at_once={self.chains_at_once} were given; expected one of them: the"
+                " gradient at w* is taken for each chain alone"
+            )
         if self.steps is not None and self.burn_in is not None and self.steps - self.burn_in < max(8, self.draws):
             raise ValueError(
                 f"steps={self.steps} and burn_in={self.burn_in} leave {self.steps - self.burn_in} steps to draw from;"
@@ -95,7 +102,7 @@ class Request(BaseModel):
     @property
     def compute(self) -> Compute:
         """How gradients are computed: as was said here, else around the call."""
-        return Compute(self.dtype, self.device, self.compile, self.micro_batch, self.checkpointing)
+        return Compute(**{field.name: getattr(self, field.name) for field in fields(Compute)})
 
     @property
     def place(self) -> Place | None:

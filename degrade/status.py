@@ -69,8 +69,10 @@ def _part(folder: Path) -> tuple[list[str], float]:
         pace = (stored[-1]["elapsed"] - content.get("elapsed", 0.0)) / done if done else 0.0
         return [f"  {folder.name}: {done} of {total} done", *damaged], pace * (total - done)
     rungs = [note for note in stored if note["name"].startswith("rung-")]
-    units = [note for note in stored if note["name"].startswith(("pilot-", "advance-"))]
-    cooled = len([note for note in units if note["seed_path"]["stage"] == "cooling"]) // expected["chains"]
+    units = [note for note in stored if note["name"].startswith(("pilot-", "advance-", "together-"))]
+    cooled = (
+        sum(note.get("chains", 1) for note in units if note["seed_path"]["stage"] == "cooling") // expected["chains"]
+    )
     done, total = len(rungs) + cooled, expected["rungs"] + expected["cooled"]
     said = f"  {folder.name}: {len(rungs)} of {expected['rungs']} rungs drawn"
     said += f", {cooled} of {expected['cooled']} cooled" if expected["cooled"] else ""

@@ -26,6 +26,7 @@ from degrade.noise import Key
 from degrade.pilot import Pilot, Settings, bind, opening, pilot
 from degrade.samplers import SAMPLERS
 from degrade.step_size import HEATING, Bound, Found, bound, choose, look
+from degrade.walk import each
 
 ROUNDS = 3
 WARM_UPS = 4
@@ -81,14 +82,12 @@ class Ascent:
         self.rounds += 1
         curvature = average(self.memory)
         start = self._start(rung, nbeta, curvature)
-        futures = {
-            chain: self.engine.submit(
-                pilot, self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain) or start,
-                self.seen, pace,
-            )
+        calls = [
+            (self.settings, curvature, nbeta, self._key(rung, chain), state, self._earlier(chain) or start, self.seen,
+             pace)
             for chain, state in self.states.items()
-        }  # fmt: skip
-        pilots: dict[int, Pilot] = {chain: future.result() for chain, future in futures.items()}
+        ]  # fmt: skip
+        pilots = dict(zip(self.states, each(self.engine, self.scene, pilot, calls), strict=True))
         self._drop({chain: p.fault for chain, p in pilots.items() if p.fault}, nbeta)
         pilots = {chain: p for chain, p in pilots.items() if not p.fault}
         self.states = {chain: p.weights for chain, p in pilots.items()}

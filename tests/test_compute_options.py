@@ -67,6 +67,7 @@ def test_a_stopped_run_goes_on_as_it_was_computed_and_is_not_mixed_with_another(
         (["--device", "cuda:99"], "device='cuda:99' is not there; expected one of cpu"),
         (["--micro-batch", "0"], "micro_batch=0; expected at least 1 example"),
         (["--compile", "--checkpointing"], "expected one of them"),
+        (["--chains-at-once", "0"], "chains_at_once=0; expected at least 1 chain"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "validate"])

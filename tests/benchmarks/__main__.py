@@ -17,6 +17,7 @@ from degrade.options import accepted
 NAMES = {
     "agreement": "E[rise] of the model that ships with two preconditioners",
     "alarms": "which wrong steps, batches, neighbourhoods and jumps the verdict flags",
+    "batched": "time of a step of four chains that step together over that of the same chains one by one",
     "dln": "LLC of deep linear networks against exact sampling, beside devinterp",
     "heating": "LLC against batch size and step size, with and without noise correction",
     "mixing": "gradients until the LLC of a quadratic is right, beside devinterp",
