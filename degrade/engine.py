@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -226,7 +226,7 @@ def one_thread() -> Iterator[None]:
 def engine(scene: Scene, workers: int, place: Place | None = None) -> Iterator[Engine]:
     """An engine for some time, one thread a chain; at the place of the block that this is in if none is given."""
     place = place or here()
-    with one_thread():
+    with one_thread(), nullcontext() if scene.shelf is None else closing(scene.shelf):
         if workers == 1 and place.engine == "processes":
             yield Serial(scene)
         else:

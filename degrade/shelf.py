@@ -88,6 +88,10 @@ class Shelf:
             kept.append(one._replace(weights=weights))
         return replace(leg, kept=kept)
 
+    def close(self) -> None:
+        """Wait until each draw that was put here is written, or has failed; none can be put here after that."""
+        self._thread.shutdown(wait=True)
+
     def tidy(self, rung: int, legs: "Sequence[Leg]") -> None:
         """Remove the draws of a rung that its legs have not kept: of parts that were done again, or thinned out."""
         found = [one.weights.wait() for leg in legs for one in leg.kept if isinstance(one.weights, Shelved)]

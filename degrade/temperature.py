@@ -235,7 +235,10 @@ def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
 
 
 def _guess(ascent: Ascent, target: float, before: Rung | None) -> float:
-    """From the rung before by the law E ∝ nβ^−κ; at first from the quadratic basin."""
+    """From the rung before by the law E ∝ nβ^−κ; at first from the quadratic basin.
+
+    A basin that does not hold the target says nothing; from 1 / E*, which is too hot, chains cool without leaving theirs.
+    """
     if before is not None:
         return before.nbeta * (before.target / target) ** (1 / ascent.slope())
     from scipy.optimize import brentq

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
 FULL = Size((0.35, 0.8), 3, 2, 2, 256, 256, None, None, budget=700)
-QUICK = Size((0.4, 0.9), 2, 1, 1, 64, 128, 130, 50)
+QUICK = Size((0.4, 0.9), 2, 1, 1, 64, 128, 100, 40)
 ROWS, QUICK_ROWS = 8192, 2048
 STRONGEST = VARIANTS[2]
 QUICK_VARIANTS = (CONTROL, STRONGEST)
