@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degrade.chain import Scene
-from degrade.data import _leaves, _map, moved
+from degrade.data import leaves, mapped, moved
 from degrade.engine import one_thread
 from degrade.losses import Loss, measure
 from degrade.noise import Key, batch_index, normal_like
@@ -63,7 +63,7 @@ class Batched(Potential):
         own = zip(self.selection.tensors, *(weights for weights, _ in asked), strict=True)
         weights = [torch.stack(each).to(tensor.dtype) for tensor, *each in own]
         batch = self._batch(index)
-        known, shape = self.graphs.known, (len(asked), size, *(part.shape for part in _leaves(batch)))
+        known, shape = self.graphs.known, (len(asked), size, *(part.shape for part in leaves(batch)))
         if shape not in known:
             known[shape] = self._recorded(weights, batch, size)
         with torch.no_grad():
@@ -85,7 +85,7 @@ class Batched(Potential):
         if self._whole(index.shape[1]):
             return self.data.batch(index[0].numpy(), self.device)
         batch = self.data.batch(index.reshape(-1).numpy(), self.device)
-        return _map(batch, lambda part: part.unflatten(0, tuple(index.shape)))
+        return mapped(batch, lambda part: part.unflatten(0, tuple(index.shape)))
 
     def _recorded(self, weights: list[Tensor], batch: Any, size: int) -> Any:
         """The graph of gradients and nats of weights and batch of these shapes."""
@@ -187,9 +187,10 @@ def _unlike(potential: Batched, chains: int, batch_size: int) -> str:
     for (rise, gradient), (other, found) in zip(alone, joint, strict=True):
         if not abs(float(rise - other)) <= ROUNDING * max(abs(float(rise)), loss):
             return "the rise"
-        size = max(float(x.abs().max()) for x in gradient)  # some have none: the bias of keys
+        size = max(float(x.abs().max()) for x in gradient)  # some have none but rounding: the bias of keys
         for name, x, y in zip(potential.selection.names, gradient, found, strict=True):
-            if not float((x - y).abs().max()) <= ROUNDING * size:
+            own = max(float(x.abs().max()), ROUNDING * size)
+            if not float((x - y).abs().max()) <= ROUNDING * own:
                 return name
     return ""
 

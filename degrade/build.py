@@ -119,7 +119,7 @@ def ladder(
             scene = _shelved(scene, request, journal, batch)
             ceiling = reachable(scene, request.seed)
             _refuse_unreachable(request, ceiling)
-            scene = batched(controlled(scene, request.control_variate), request.chains_at_once, batch)
+            scene = batched(controlled(scene, request.control_variate), request.together, batch)
             result = _climbed(scene, request, batch, ceiling, progress, journal)
         if folder is not None:
             result.save(folder)

@@ -43,8 +43,8 @@ class Examples:
         """The examples at `index`, in that order, on `device`."""
         if isinstance(self.source, Tensor | tuple | Mapping):
             rows = torch.as_tensor(np.asarray(index), dtype=torch.long)
-            return _map(self.source, lambda part: moved(part[moved(rows, part.device)], device))
-        return _map(default_collate([self.source[int(i)] for i in index]), lambda part: moved(part, device))
+            return mapped(self.source, lambda part: moved(part[moved(rows, part.device)], device))
+        return mapped(default_collate([self.source[int(i)] for i in index]), lambda part: moved(part, device))
 
     @property
     def places(self) -> int:
@@ -53,7 +53,7 @@ class Examples:
         >>> Examples(torch.zeros(3, 7, dtype=torch.long)).places, Examples(torch.zeros(3, 7)).places
         (7, 1)
         """
-        rows = [part for part in _leaves(self.batch([0])) if not part.is_floating_point() and part.ndim > 1]
+        rows = [part for part in leaves(self.batch([0])) if not part.is_floating_point() and part.ndim > 1]
         return max((part.shape[1] for part in rows), default=1)
 
     def chunks(self, size: int) -> list[np.ndarray]:
@@ -82,19 +82,21 @@ def _parts(source: Any) -> list[Any]:
     )
 
 
-def _leaves(batch: Any) -> list[Tensor]:
+def leaves(batch: Any) -> list[Tensor]:
+    """The tensors of a batch, in their order."""
     if isinstance(batch, Mapping):
         batch = list(batch.values())
     if isinstance(batch, tuple | list):
-        return [leaf for part in batch for leaf in _leaves(part)]
+        return [leaf for part in batch for leaf in leaves(part)]
     return [batch] if isinstance(batch, Tensor) else []
 
 
-def _map(batch: Any, move: Any) -> Any:
+def mapped(batch: Any, move: Any) -> Any:
+    """A batch of what `move` makes of each tensor."""
     if isinstance(batch, Tensor):
         return move(batch)
     if isinstance(batch, Mapping):
-        return {name: _map(part, move) for name, part in batch.items()}
+        return {name: mapped(part, move) for name, part in batch.items()}
     if isinstance(batch, tuple | list):
-        return tuple(_map(part, move) for part in batch)
+        return tuple(mapped(part, move) for part in batch)
     return batch

@@ -78,15 +78,16 @@ def refuse(scene: Scene, request: Request, batch: int) -> None:
     """
     fixed, back = len(scene.evaluation.data), request.cool * len(request.rises or request.nbetas or [])
     weights = sum(tensor.numel() * 4 for tensor in scene.potential.center)
-    batch = at_once(batch, len(scene.potential.data), request.micro_batch, request.chains_at_once)
+    batch = at_once(batch, len(scene.potential.data), request.micro_batch, request.together)
     one = peak(weights, held(scene), logits(scene), batch, fixed, back, request.chains)
     whole, there = one + (0 if scene.shelf else drawn(scene, request)), free(scene.potential.device)
+    size = f"({batch} examples at once)"
+    smaller = f"chains_at_once {size}" if request.together > 1 else f"micro_batch {size} with checkpointing=True,"
     if SURELY * whole > there:
         raise TooLargeError(
             f"this ladder needs about {whole / GIB:.2g} GiB of memory ({weights / GIB:.2g} for a copy of the weights),"
             f" and {there / GIB:.2g} are free; expected less: take fewer chains (with cool=True, rungs), a smaller"
-            f" micro_batch ({batch} examples at once) or evaluation ({fixed}), checkpointing=True, a shorter context,"
-            " or fewer weights (only=...)"
+            f" {smaller} or evaluation ({fixed}), a shorter context, or fewer weights (only=...)"
         )
     if scene.shelf and (room := shutil.disk_usage(scene.shelf.folder).free) < drawn(scene, request):
         raise TooLargeError(

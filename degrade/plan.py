@@ -122,8 +122,9 @@ def estimate(planned: Planned) -> Estimate:
         few = Examples(data.batch(np.arange(min(len(data), SIZES[0][1]))))
         some = request.model_copy(update={"evaluation": len(few)})
         scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
-        scene = batched(controlled(scene, request.control_variate), request.chains_at_once, len(few))
         batch = request.batch_size or build.usual_batch(replace(scene.potential, data=data), request.sampler)
+        tried = len(few) if batch >= len(data) else min(batch, len(few) - 1)
+        scene = batched(controlled(scene, request.control_variate), request.together, tried)
         costs = measured(scene, request, batch >= len(data))
     rungs, fixed = len(request.rises or request.nbetas or []), min(request.evaluation, len(data))
     fewest, most = (counted(request, batch < len(data), long) for long in (False, True))
@@ -143,14 +144,14 @@ def estimate(planned: Planned) -> Estimate:
             costs.weights,
             costs.held,
             costs.logits,
-            memory.at_once(batch, len(data), request.micro_batch, request.chains_at_once),
+            memory.at_once(batch, len(data), request.micro_batch, request.together),
             fixed,
             request.cool * rungs,
             request.chains,
         ),
         kept=rungs * request.chains * request.draws * costs.weights * (request.keep == "weights"),
         sampled=selection.count,
-        at_once=request.chains_at_once,
+        at_once=request.together,
     )
 
 
@@ -225,7 +226,7 @@ def _room(found: Estimate, workers: int) -> str:
         return said
     return (
         f"{said}. That is more than the {free / GIB:.2g} GiB that are free: expected less; take fewer workers or"
-        " chains, a smaller context or micro_batch, or checkpointing"
+        " chains (in all, or at once), a smaller context or micro_batch, or checkpointing"
     )
 
 

@@ -61,7 +61,7 @@ class Potential:
 
     def gradients(self, asked: Sequence[Asked]) -> list[Answer]:
         """The gradient of each chain of those that take a step together."""
-        return [self.gradient(*one) for one in asked]
+        raise TypeError(f"{len(asked)} chains at once; expected a potential from `degrade.batched.batched`")
 
     def energy(self, nbeta: float, weights: Tensors) -> tuple[float, list[Tensor]]:
         """U(w) − U(w*) and ∇U(w) over all the data."""

@@ -105,6 +105,11 @@ class Request(BaseModel):
         return Compute(**{field.name: getattr(self, field.name) for field in fields(Compute)})
 
     @property
+    def together(self) -> int:
+        """Chains that take each step together."""
+        return min(self.chains_at_once, self.chains)
+
+    @property
     def place(self) -> Place | None:
         """Where workers are, if that was said here and not around the call."""
         given = self.engine is not None or self.address is not None or self.gpus is not None

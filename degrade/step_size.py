@@ -32,13 +32,15 @@ MARGIN = 1.5
 class Found(NamedTuple):
     """What is known of the step at some weights: stiffest curvature and its direction, S / nβ and R / nβ of the bound.
 
-    S and R grow as nβ, so that a look at one temperature tells about another.
+    S and R grow as nβ, so that a look at one temperature tells about another. Where λmax was less than what the metric
+    takes for the stiffest curvature, `sharpness` is the latter, and the place is `flat`.
     """
 
     sharpness: float
     heat: float
     taken: float
     vector: list[Tensor]
+    flat: bool = False
 
 
 class Bound(NamedTuple):
@@ -82,15 +84,16 @@ def look(
     vector: list[Tensor] | None = None,
 ) -> Found:
     """Measure curvature and heating at some weights. A known vector saves most of the iterations."""
-    sharpness, vector = sharpest(potential, weights, metric, nbeta, key, step, vector, batch_size)
+    seen, vector = sharpest(potential, weights, metric, nbeta, key, step, vector, batch_size)
     # at a singular w* all is flat: what the metric has seen nearby (max P a) bounds the first step
-    sharpness = max(sharpness, *(float((p * a).max()) for p, a in zip(metric.p, metric.a, strict=True)))
+    sharpness = max(seen, *(float((p * a).max()) for p, a in zip(metric.p, metric.a, strict=True)))
+    flat = seen < sharpness
     if batch_size >= len(potential.data):
-        return Found(sharpness, 0.0, 0.0, vector)
+        return Found(sharpness, 0.0, 0.0, vector, flat)
     pairs = range(PAIRS * step, PAIRS * (step + 1))
     whole = sum(heating(potential, weights, metric, nbeta, batch_size, key, pair) for pair in pairs) / PAIRS
     taken = corrected(metric)
-    return Found(sharpness, (whole - taken) / nbeta, taken / nbeta, vector)
+    return Found(sharpness, (whole - taken) / nbeta, taken / nbeta, vector, flat)
 
 
 def sharpest(

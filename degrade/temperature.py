@@ -57,7 +57,7 @@ class Ascent:
     """Where the chains are, what is known of the curvature there, and (nβ, E) so far.
 
     `states` and `faults` go by the chain's number; a chain with a fault takes no further part. The basin is `even` if
-    the loss was as stiff where the first round ended, for each chain, as at w*.
+    the loss was stiff at w*, and as stiff where each chain ended the first round.
     """
 
     engine: Engine
@@ -99,7 +99,7 @@ class Ascent:
         settled = 1.0 if math.isnan(surely) else float(np.clip(1 + surely, COLDEST, 1.0))
         rise = sum(p.rise for p in pilots.values()) / len(pilots) / settled
         self.seen = self._told(list(pilots.values()), nbeta)
-        self.even = bool(start) and all(abs(p.found.sharpness / start[0].sharpness - 1) < EVEN for p in pilots.values())
+        self.even = bool(start) and all(_alike(start[0], p.found) for p in pilots.values())
         self.history.append((nbeta, rise))
         return rise, list(pilots.values())
 
@@ -173,6 +173,11 @@ class Ascent:
         return Rung(number, target, nbeta, average(self.memory), sampler, Bound(step_size, name), looks[-1].vector)
 
 
+def _alike(one: Found, other: Found) -> bool:
+    """Whether the loss is as stiff at one place as at the other, and not flat."""
+    return not (one.flat or other.flat) and abs(other.sharpness / one.sharpness - 1) < EVEN
+
+
 def visit(ascent: Ascent, number: int, nbeta: float) -> Rung:
     """Bring all chains to a given temperature, and learn the curvature there.
 
@@ -219,25 +224,26 @@ def aim(ascent: Ascent, number: int, target: float, before: Rung | None) -> Rung
 def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
     """Short rounds from w*, to learn the curvature where chains go; the guess may be far off: heat or cool in strides.
 
-    Of the rises of rounds that were still on their way only the last one is remembered.
+    Chains that are hot are cooled in half strides. Remembered are the rises of rounds that had settled, and the last.
     """
     settled = []
     for _ in range(3 * WARM_UPS):
         rise, pilots = ascent.round(1, nbeta, "short")
         coldest = min(p.excess for p in pilots)
-        settled += ascent.history[-1:] if coldest > -SETTLED else []
+        calm = max(abs(p.excess) for p in pilots) < SETTLED
+        settled += ascent.history[-1:] if calm else []
         missing = math.log(max(rise, 1e-3 * target) / target)
         if abs(missing) < 0.5 and coldest > COLDEST - 1:
             break
-        nbeta *= math.exp(float(np.clip(missing / 0.7, -STRIDE, STRIDE)))
-    ascent.history = settled or ascent.history[-1:]
+        nbeta *= math.exp(float(np.clip(missing / 0.7, -STRIDE, STRIDE if calm else STRIDE / 2)))
+    ascent.history = settled if calm else [*settled, ascent.history[-1]]
     return nbeta
 
 
 def _guess(ascent: Ascent, target: float, before: Rung | None) -> float:
     """From the rung before by the law E ∝ nβ^−κ; at first from the quadratic basin.
 
-    A basin that does not hold the target says nothing; from 1 / E*, which is too hot, chains cool without leaving theirs.
+    A basin that does not hold the target says nothing: 1 / E* is mostly too hot, and chains cool in the basin.
     """
     if before is not None:
         return before.nbeta * (before.target / target) ** (1 / ascent.slope())

@@ -36,10 +36,15 @@ def walking(walk: Callable[..., Walk[T]]) -> Callable[..., T]:
 
     @wraps(walk)
     def task(scene: "Scene", *arguments: Any) -> T:
-        one, answer = walk(scene, *arguments), None
+        one = walk(scene, *arguments)
+        try:
+            asked = next(one)
+        except StopIteration as end:
+            return end.value
         while True:
+            answer = scene.potential.gradient(*asked)
             try:
-                answer = scene.potential.gradient(*one.send(answer))  # type: ignore[arg-type]
+                asked = one.send(answer)
             except StopIteration as end:
                 return end.value
 

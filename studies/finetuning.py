@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
-FULL = Size((0.35, 0.8), 3, 2, 2, 256, 256, None, None, budget=700)
-QUICK = Size((0.4, 0.9), 2, 1, 1, 64, 128, 100, 40)
+FULL = Size((0.2, 0.55), 4, 2, 2, 256, 256, None, None, budget=700)
+QUICK = Size((0.6,), 2, 1, 1, 64, 128, 130, 50)
 ROWS, QUICK_ROWS = 8192, 2048
 STRONGEST = VARIANTS[2]
 QUICK_VARIANTS = (CONTROL, STRONGEST)
@@ -59,7 +59,7 @@ def run(
         probes: Probes as `NAME:key=value,...`; None for induction, kinds and recall, as far as they fit.
         rises: Target rises of every ladder above its own loss on its potential, nats per token.
         seed: Of everything random; all ladders share it.
-        quick: A smaller version: two copies, two rungs, two chains, and no task data alone without `controls`.
+        quick: A smaller version: two copies, one rung, two chains, and no task data alone without `controls`.
         controls: Repeat every copy, not only the strongest fully finetuned one, with task data alone.
         longer: Factor on the steps of each rung.
         workers: Processes, one thread each.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"request-patching": {"n": 128}, "circuit-loss": {"n": 128}}
-FULL = Size((0.1, 0.2, 0.4, 0.8, 1.3), 4, 4, 4, 256, 256, None, None, budget=1000)
+FULL = Size((0.1, 0.4, 0.8, 1.3), 4, 4, 4, 256, 256, None, None, budget=1000)
 QUICK = Size((0.1, 1.3), 2, 2, 2, 128, 128, 220, 60)
 
 

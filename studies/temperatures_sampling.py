@@ -1,7 +1,7 @@
 """What the study samples: the whole model at several temperatures, and smaller questions beside it, a job each.
 
-Every job is a ladder of its own, climbed by one process; all share the seed. Their results are rows, one a rung and
-chain: λ by that chain, what error it shares with the other chains, and the verdict behind it.
+Every job is a ladder of its own, climbed by one process or, where jobs are few, by several; all share the seed. Their
+results are rows, one a rung and chain: λ by that chain, what error it shares with the other chains, and the verdict.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from degrade import influence, next_token_loss, parameters
 from degrade.build import ladder as climb_ladder
+from degrade.compute import Compute, computing, here
 from degrade.data import Examples
 from degrade.engine import at_once, one_thread, processes, settle
 from degrade.journal import active, unrecorded
@@ -159,7 +160,7 @@ def carry_out(
     journal = active().part("jobs")
     journal.agree({}, {"results": len(jobs)})
     few = len(jobs) < workers
-    task = partial(perform, workers=workers if few else 1)
+    task = partial(perform, workers=workers if few else 1, compute=here())
     with (
         tqdm(total=len(jobs), desc="coefficients", unit="ladder", disable=not progress) as bar,
         _hands(Held(model, data, loss), 1 if few else workers) as submit,
@@ -171,11 +172,11 @@ def carry_out(
         return [future.result() for future in due]
 
 
-def perform(job: Job, workers: int = 1) -> Found:
-    """Climb a job's ladder, in the process that holds the model or in more."""
+def perform(job: Job, workers: int = 1, compute: Compute | None = None) -> Found:
+    """Climb a job's ladder, in the process that holds the model or in more; `compute`: how gradients are computed."""
     held = _HELD["held"]
     data = held.data if job.rows is None else Examples(held.data).batch(job.rows)
-    with unrecorded(), _carrying(held.model, job.weights):
+    with unrecorded(), computing(compute or here()), _carrying(held.model, job.weights):
         pulls = None if job.asked is None else Pulls.of(held.model, job.asked, held.loss)
         ladder = climb_ladder(
             held.model, data, nbetas=job.nbetas, loss=held.loss, only=job.only, workers=workers,

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import nn
 
 from degrade.build import ladder as climb_ladder
+from degrade.compute import Compute, computing
 from degrade.journal import opened
 from probes import sweep
 from studies import temperatures_sampling
@@ -179,7 +180,13 @@ def test_whole_rows_are_the_chains_of_the_ladder():
     assert kinds.llc.sum() == pytest.approx(single.llc.sum())
 
 
-def test_jobs_give_the_same_wherever_they_run():
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+def test_jobs_give_the_same_wherever_they_run_and_are_computed_as_was_asked(dtype):
+    with computing(Compute(dtype=dtype)):
+        here_and_there()
+
+
+def here_and_there():
     model, x = blocks()
     settings = {name: value for name, value in SHORT.items() if name != "progress"} | {"gamma": 1.0}
     masks = {"first.weight": None}
