@@ -9,7 +9,7 @@ import degrade
 from studies import stages, survival
 from studies.subject import parse
 
-TINY = survival.Size((0.8,), 2, 2, 2, 64, 64, 300, 100)
+TINY = survival.Size((0.8,), 2, 2, 2, 64, 64, 120, 40)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,7 @@ def test_stored_draws_load_into_the_model(finished):
     assert json.loads((folder / "manifest.json").read_text())["asked"]["model"] == "mixture"
 
 
+@pytest.mark.slow
 def test_no_figure_is_needed_to_run_and_a_probe_can_be_chosen(monkeypatch):
     monkeypatch.setattr(survival, "QUICK", TINY)
     table = survival.run(quick=True, probes=["induction:n=8"], workers=2, progress=False)

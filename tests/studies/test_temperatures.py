@@ -204,7 +204,7 @@ def here_and_there():
     assert here[2].rows[here[2].rows.part == "moved"].llc.mean() < 0  # no minimum: the loss falls
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_jobs_that_were_stopped_between_two_go_on_to_the_same_rows(workers, tmp_path, monkeypatch):
     """In this process, one after another; more workers than jobs share out a job's chains."""
     model, x = blocks()
