@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
 LARGER, SMALLER = "larger", "smaller"
 SHARES = (1.0, 2.0)  # rungs, in units of the gap between the two models
-FULL = Size(SHARES, 4, 2, 2, 256, 512, None, None, budget=600)
+FULL = Size(SHARES, 4, 2, 2, 256, 512, None, None, budget=800)
 QUICK = Size((4.0,), 2, 1, 1, 64, 128, 150, 50)  # colder rungs take more than a quick run has
 QUICK_ROWS = 8192  # of the training data, in a quick run
 COLUMNS = ["label", "smaller", "larger", "value", "low", "high", "se", "p", "q", "call", "verdict", "note"]
