@@ -10,7 +10,7 @@ from tests.truths.targets import Monomials, as_loss, balanced
 
 @pytest.fixture
 def rounds(monkeypatch):
-    """The rounds that chain 0 takes part in, as they are run."""
+    """How many chains took part in each round."""
     seen, plain = [], temperature.each
 
     def counting(engine, scene, task, calls):
