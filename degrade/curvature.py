@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,30 +106,48 @@ def estimate(
 
     The square of the mean gradient is one more copy of the weights, and left out unless `sloping`.
     """
-    drawable = hasattr(potential.loss, "sampled")
-    drawn = _Means(_zeros(weights), [], axes, rotation) if drawable else None
-    given = _Means(_zeros(weights), _zeros(weights), () if drawable else axes, rotation)
+    batches = [
+        batch_index(key, "curvature", step * BATCHES + number, len(potential.data), SIZE) for number in range(BATCHES)
+    ]
+    drawn = _drawn(potential, weights, batches, key.torch("labels", step, device=potential.device), axes, rotation)
+    given = _Means(_zeros(weights), _zeros(weights), () if drawn else axes, rotation)
     # of a loss that cannot draw labels the Fisher information is the noise, of which a control variate takes some out
     noisy = given if drawn or potential.plain is potential else _Means(_zeros(weights), _zeros(weights), axes, rotation)
-    generator = key.torch("labels", step, device=potential.device)
-    for number in range(BATCHES):
-        index = batch_index(key, "curvature", step * BATCHES + number, len(potential.data), SIZE)
-        if drawn:
-            drawn.add(potential.sampled_gradient(weights, index, generator))
+    for index in batches:
         given.add(potential.gradient(weights, index)[1])
         if noisy is not given:
             noisy.add(potential.plain.gradient(weights, index)[1])
     noise, turned_noise = given.spread(), given.turned_spread()
     if drawn:
-        fisher, turned, factors = drawn.square, drawn.turned, drawn.factors
-        torch._foreach_mul_([*fisher, *turned], 1 / (SIZE * potential.unit))
+        fisher, turned, factors = drawn
     else:
         spreads = (noise, turned_noise) if noisy is given else (noisy.spread(), noisy.turned_spread())
-        fisher, turned = ([potential.unit * x for x in spread] for spread in spreads)
+        fisher, turned = (compact([potential.unit * x for x in spread]) for spread in spreads)
         factors = combined([noisy.factors, products(noisy.mean, axes)], [1, -1]) if axes else []
     slope = [(m * m - s / (SIZE * BATCHES)).clamp_min(0) for m, s in zip(given.mean, noise, strict=True) if sloping]
-    seen = Turned(rotation, compact(turned), compact(turned_noise)) if rotation else None
-    return Curvature(compact(fisher), compact(noise), compact(slope), factors, seen)
+    seen = Turned(rotation, turned, compact(turned_noise)) if rotation else None
+    return Curvature(fisher, compact(noise), compact(slope), factors, seen)
+
+
+def _drawn(
+    potential: Potential,
+    weights: list[Tensor],
+    batches: Sequence[np.ndarray],
+    generator: torch.Generator,
+    axes: Sequence[Turnable],
+    rotation: Rotation | None,
+) -> tuple[list[Tensor], list[Tensor], Sequence[Sides]] | None:
+    """Fisher information, the same turned, and its factors, from labels that are drawn; None if the loss draws none.
+
+    All of it before any gradient at the given labels, so that the two never fill memory together.
+    """
+    if not hasattr(potential.loss, "sampled"):
+        return None
+    means = _Means(_zeros(weights), [], axes, rotation)
+    for index in batches:
+        means.add(potential.sampled_gradient(weights, index, generator))
+    torch._foreach_mul_([*means.square, *means.turned], 1 / (SIZE * potential.unit))
+    return compact(means.square), compact(means.turned), means.factors
 
 
 def average(parts: list[Curvature]) -> Curvature:

@@ -4,8 +4,8 @@ A preconditioner is P = B Bᵀ with B = Q p^½, Q a rotation of each parameter i
 (none: the weights' own coordinates). Samplers work in the coordinates of B, where the law of a well-chosen metric has
 curvature near 1. Frozen while draws are taken: an adapting preconditioner biases the law.
 
-Of large models no tensor is kept that can be made again (`degrade.slabs`): a metric is then p, Fisher information and
-gradient variance in half precision, 1½ copies of the weights.
+Of large models no tensor is kept that can be made again (`degrade.slabs`): a metric is then Fisher information and
+gradient variance in half precision, one copy of the weights, and half a one more where p does not follow from them.
 """
 
 from dataclasses import dataclass, field
@@ -85,7 +85,7 @@ class Metric:
 
 
 def build(
-    p: list[Tensor],
+    p: Held,
     curvature: Curvature,
     precision: list[float],
     nbeta: float,
@@ -101,7 +101,7 @@ def build(
     # an infinite batch is one without noise
     q = held(partial(_variance, scale=nbeta**2 / batch_size), seen.noise, hidden)
     total = sum(float(x.double().sum()) for x in weight)
-    return Metric([_hidden(x, m) for x, m in zip(p, hidden, strict=True)], a, weight, q, total, basis)
+    return Metric(held(_hidden, p, hidden), a, weight, q, total, basis)
 
 
 def _root(p: Tensor) -> Tensor:

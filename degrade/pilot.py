@@ -16,7 +16,6 @@ from degrade.curvature import Curvature
 from degrade.noise import Key, normal_like
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.samplers import SAMPLERS
-from degrade.slabs import compact
 from degrade.step_size import Found, bound, choose, hutchinson, look
 from degrade.walk import Walk, walking
 
@@ -155,7 +154,7 @@ def bind(scene: Scene, settings: Settings, curvature: Curvature, nbeta: float) -
     potential = scene.potential
     batch = settings.batch_size if settings.batch_size < len(potential.data) else math.inf
     p = PRECONDITIONERS[settings.preconditioner].scale(curvature, nbeta, potential.precision, batch)
-    return metrics.build(compact(p), curvature, potential.precision, nbeta, batch, potential.selection.masks)
+    return metrics.build(p, curvature, potential.precision, nbeta, batch, potential.selection.masks)
 
 
 def first_look(scene: Scene, settings: Settings) -> Curvature:

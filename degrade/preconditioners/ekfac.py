@@ -15,6 +15,7 @@ from degrade.noise import Key
 from degrade.potential import Potential
 from degrade.preconditioners.fisher import damped_inverse
 from degrade.rotation import eigenbasis, turnable
+from degrade.slabs import Held
 
 
 def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known: Curvature | None) -> Curvature:
@@ -25,6 +26,6 @@ def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known:
     return estimate(potential, weights, key, step, axes, eigenbasis(known.factors, axes), sloping=False)
 
 
-def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:
+def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> Held:
     """P for each parameter, in the coordinates of its basis; unit: 1 / U."""
     return damped_inverse((curvature.turned or curvature).fisher, nbeta, precision)

@@ -6,6 +6,7 @@ from torch import Tensor
 from degrade.curvature import Curvature, estimate
 from degrade.noise import Key
 from degrade.potential import Potential
+from degrade.slabs import Held, held
 
 
 def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known: Curvature | None) -> Curvature:
@@ -13,6 +14,6 @@ def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known:
     return estimate(potential, weights, key, step)
 
 
-def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:
+def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> Held:
     """Ones in the shape of each parameter."""
-    return [torch.ones_like(f) for f in curvature.fisher]
+    return held(torch.ones_like, curvature.fisher)

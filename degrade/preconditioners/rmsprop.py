@@ -13,6 +13,7 @@ from torch import Tensor
 from degrade.curvature import Curvature, estimate
 from degrade.noise import Key
 from degrade.potential import Potential
+from degrade.slabs import Held, compact
 
 FLOOR = 0.1
 
@@ -22,7 +23,7 @@ def fit(potential: Potential, weights: list[Tensor], key: Key, step: int, known:
     return estimate(potential, weights, key, step)
 
 
-def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> list[Tensor]:
+def scale(curvature: Curvature, nbeta: float, precision: list[float], batch_size: float) -> Held:
     """P for each parameter; an infinite batch is all the data, without noise."""
     pairs = zip(curvature.slope, curvature.noise, strict=True)
-    return [1 / ((slope.float() + noise / batch_size).sqrt() + FLOOR) for slope, noise in pairs]
+    return compact([1 / ((slope.float() + noise / batch_size).sqrt() + FLOOR) for slope, noise in pairs])
