@@ -155,13 +155,17 @@ def set_scene(
         light = computed(lean(model, loss, examples), request.compute)
         nats, count = example_nats(light, loss, examples, device, shown)
         check_baseline(nats, count)
-        size = min(request.evaluation, len(examples))
-        chosen = np.sort(Key(request.seed).numbers("evaluation", 0).permutation(len(examples))[:size])
+        chosen = _chosen(request, len(examples))
         precision, unit = _precision(request, center), float(count.mean())
         potential = Potential(light, loss, examples, selection, center, precision, nats, unit, request.micro_batch)
         evaluation = _fixed(light, loss, Examples(examples.batch(chosen)), device, chosen)
         held = None if heldout is None else _fixed(light, loss, Examples(heldout), device)
     return Scene(potential, evaluation, held, observe, request.keep == "weights", weights_key(model), model)
+
+
+def _chosen(request: Request, examples: int) -> np.ndarray:
+    """Which examples make the fixed set."""
+    return np.sort(Key(request.seed).numbers("evaluation", 0).permutation(examples)[: request.evaluation])
 
 
 def lean(model: nn.Module, loss: Loss, examples: Examples) -> nn.Module:
@@ -218,8 +222,10 @@ def reach(model: nn.Module, data: Any, loss: Loss = next_token_loss, seed: int =
         **settings: width or gamma, evaluation.
     """
     request, selection = Request.of(nbetas=[1.0], seed=seed, **settings), select(model, None)
+    examples = Examples(data)
+    fixed = examples.batch(_chosen(request, len(examples)))
     with moved(model, request.device), lent(model, selection):
-        return reachable(set_scene(model, selection, data, loss, request, None, (), False), seed)
+        return reachable(set_scene(model, selection, fixed, loss, request, None, (), False), seed)
 
 
 def _refuse_unreachable(request: Request, ceiling: float) -> None:

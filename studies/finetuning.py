@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
-FULL = Size((0.25, 0.6), 4, 2, 2, 256, 256, None, None, budget=500)
+FULL = Size((0.25, 0.6), 4, 2, 2, 128, 256, None, None, budget=500)
 QUICK = Size((0.6,), 2, 1, 1, 64, 128, 130, 50)
 ROWS, QUICK_ROWS = 8192, 2048
 STRONGEST = VARIANTS[2]

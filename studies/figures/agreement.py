@@ -36,7 +36,7 @@ def agreements(found: pd.DataFrame) -> Figure:
             if dial in rows.index:
                 _dial(panel, height, rows.loc[dial], dial)
         panel.set_xlim(-1.05, 1.05)
-        panel.set_xlabel(f"Kendall's τ_b of E½ {_TITLES[against]} (no unit)")
+        panel.set_xlabel(rf"Kendall's $\tau_b$ of E½ {_TITLES[against]} (no unit)")
     panels[0].set_yticks(range(len(dials)), dials)
     panels[0].set_ylim(len(dials) - 0.5, -0.5)
     figure.supxlabel(style.note(_NOTE, 7.6), fontsize=7.5)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import degrade
+from degrade.build import reach
 from degrade.samplers import SAMPLERS
 from degrade.step_size import HEATING
 from tests.degrade.toys import classifier, exact_rise, quadratic, quadratic_loss
@@ -183,3 +184,12 @@ def test_failed_chains_are_counted_and_never_averaged():
 def test_every_sampler_can_be_asked_for():
     for name in SAMPLERS:
         assert short_ladder(rises=[0.1], sampler=name).table.rise[1] > 0
+
+
+def test_the_reach_of_a_model_is_what_a_ladder_of_the_same_seed_finds():
+    """E_max depends on the fixed set and the prior draws alone, so that other examples need not be looked at."""
+    net, data = classifier()
+    ladder = short_ladder(seed=3, evaluation=40)
+    found = reach(net, data, degrade.label_loss, seed=3, width=0.8, evaluation=40)
+    assert found == ladder.manifest["reachable_rise"]
+    assert found != reach(net, data, degrade.label_loss, seed=4, width=0.8, evaluation=40)
