@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from studies.figures import style
 
-NEAR = (0.08, 0.05)  # of a panel: numbers nearer to each other than this would overlap
+NEAR = (0.13, 0.06)  # of a panel: numbers nearer to each other than this would overlap
 
 
 class Look(NamedTuple):
@@ -117,6 +117,7 @@ def _number(panel: Axes, rows: pd.DataFrame, column: str) -> None:
     """The behaviours' numbers beside their points; those whose texts would overlap share one."""
     if rows.empty:
         return
+    panel.autoscale_view()  # else the limits are those of an empty panel
     places = rows[[column, "value"]].to_numpy(float)
     at = (panel.transScale + panel.transLimits).transform(places) / NEAR
     _, cluster = connected_components(np.abs(at[:, None] - at[None]).max(-1) < 1)
