@@ -23,6 +23,7 @@ NAMES = {
     "mixing": "gradients until the LLC of a quadratic is right, beside devinterp",
     "shipped": "gradients until the model that ships has a verdict of ok, beside devinterp's rules",
     "step": "time of a sampling step over bare forward + backward",
+    "workers": "wall time by one process, by two, and by two workers of a Ray cluster",
 }
 
 

@@ -7,7 +7,7 @@ import torch
 from degrade.data import Examples
 from degrade.parameters import select
 from degrade.potential import Potential, example_nats
-from tests.benchmarks import peers
+from tests.benchmarks import peers, workers
 from tests.benchmarks.counting import counted
 from tests.benchmarks.mixing import _settled
 from tests.benchmarks.networks import drawn, squares
@@ -61,3 +61,11 @@ def test_devinterp_has_the_law_of_plain_langevin_steps():
     each = peers.last_halves(rows, [1000])[0]
     assert abs(each.mean() - exact) < 4.5 * each.std(ddof=1) / 8
     assert exact > 1.08 * basin_llc(curvatures, nbeta, gamma)
+
+
+def test_ways_are_compared_within_a_round_and_the_first_round_is_left_out():
+    rounds = [{"one process": one, "two processes": two} for one, two in ((90.0, 1.0), (20.0, 10.0), (40.0, 20.0))]
+    found = workers.rows([*rounds, {"one process": 30.0, "two processes": 20.0}]).set_index("way")
+    assert found["times as fast as one"].tolist() == [1.0, 2.0]
+    assert found["over two processes"].tolist() == [2.0, 1.0]
+    assert found["first"].tolist() == [90.0, 1.0]
