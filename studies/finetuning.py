@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
-FULL = Size((0.25, 0.6), 4, 2, 2, 128, 256, None, None, budget=500)
+FULL = Size((0.35, 0.7), 4, 2, 2, 128, 256, None, None, budget=300)
 QUICK = Size((0.6,), 2, 1, 1, 64, 128, 130, 50)
-ROWS, QUICK_ROWS = 8192, 2048
+ROWS, QUICK_ROWS = 8192, 2048  # of the task, to finetune on
+SAMPLED = 4096  # of base and of task at most, in the potential of both
 STRONGEST = VARIANTS[2]
 QUICK_VARIANTS = (CONTROL, STRONGEST)
 
@@ -91,7 +92,7 @@ def run(
         source = folder if ladder is None else Path(ladder)
         models = ladders.copies(subject, work, variants, source / "models", seed, ladder is None, progress)
         if ladder is None:
-            data = ladders.potentials(subject.data, work, rows, seed)
+            data = ladders.potentials(subject.data, work, min(rows, SAMPLED), seed)
             climbed = ladders.climb_all(
                 models, data, wanted, size, seed, next_token_loss, longer=longer, workers=workers, progress=progress
             )

@@ -72,9 +72,10 @@ def lost(part: pd.DataFrame, chains: pd.DataFrame, degraded: str, other: str) ->
     verdict = max((_at(ladders[key], one[key]) for one in readings for key in one), key=severity)
     note = f"at a base loss of {own[1]:.4g} nats per token" + ("" if gap > 0 else ", better than the base model's own")
     note += f", {BETWEEN}" if len(readings) > 1 else ""
+    answers = dict(list(part[part["model"].isin([degraded, other])].groupby(BEHAVIOUR, observed=True)))
     asked = [
-        [one for between in readings if (one := _parts(part, rows, between, other))]
-        for _, rows in mine.groupby(BEHAVIOUR, observed=True)
+        [one for between in readings if (one := _parts(answers[key], rows, between, other))]
+        for key, rows in mine.groupby(BEHAVIOUR, observed=True)
     ]
     found = [each for each in asked if each]
     means = [Lost(each[0].label, _hull([_mean([one]) for one in each]), verdict, note) for each in found]
@@ -120,13 +121,12 @@ def _at(rows: pd.DataFrame, weights: dict[int, float]) -> str:
     return max(used["verdict"], key=severity)
 
 
-def _parts(part: pd.DataFrame, rows: pd.DataFrame, between: dict[Any, dict[int, float]], other: str) -> _Parts | None:
-    """Differences of one behaviour, or None where the degraded model does not have it."""
+def _parts(asked: pd.DataFrame, rows: pd.DataFrame, between: dict[Any, dict[int, float]], other: str) -> _Parts | None:
+    """Differences of one behaviour, of which all was `asked`, or None where the degraded model does not have it."""
     first = rows.iloc[0]
     gap = (first["start"] - first["chance"]) * (1 if first["higher"] else -1)
     if not gap > SIGNAL * np.nan_to_num(first["start_se"]):
         return None
-    asked = part[(part[BEHAVIOUR] == first[BEHAVIOUR]).all(axis=1)]
     asked = asked.assign(example=asked["example"].fillna(-1) if "example" in asked else -1)
     theirs = asked[(asked["model"] == other) & (asked["rung"] == 0)].groupby("example")["value"].mean()
     mine = asked[asked["model"] == first["model"]]
