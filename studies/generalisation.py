@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
-FULL = Size((0.09, 0.25, 0.5, 1.0), 8, 2, 2, 256, 512, None, None, budget=2600)
+FULL = Size((0.09, 0.25, 0.7), 8, 2, 2, 256, 512, None, None, budget=2600)
 QUICK = Size((0.4, 1.0), 4, 1, 1, 128, 128, 120, 40)  # colder ones take more steps than a quick run has
 AXES = {"heldout": "rise of the held-out loss", "rise": "rise of the sampling data's loss"}
 GAPS = ("exact", "larger")
