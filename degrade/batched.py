@@ -118,7 +118,7 @@ def batched(scene: Scene, chains: int, batch_size: int) -> Scene:
 
     >>> import numpy as np
     >>> import torch
-    >>> from degrade.build import set_scene
+    >>> from degrade.scene import set_scene
     >>> from degrade.parameters import select
     >>> from degrade.request import Request
     >>> net, x = torch.nn.Linear(2, 1), torch.randn(100, 2)

@@ -28,7 +28,11 @@ BOILING = 10.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What a calibration needs to know of the run; `ceiling` is the rise at which a chain counts as a runaway."""
+    """What a calibration needs to know of the run.
+
+    `ceiling` is the rise at which a chain counts as a runaway, `first_nbeta` where the search for the first target
+    begins (None: what the quadratic basin says).
+    """
 
     seed: int
     chains: int
@@ -37,6 +41,7 @@ class Settings:
     preconditioner: str
     step_size: float | None
     ceiling: float
+    first_nbeta: float | None = None
 
 
 class Pilot(NamedTuple):

@@ -25,6 +25,7 @@ from degrade.losses import Loss, next_token_loss
 from degrade.memory import GIB
 from degrade.parameters import lent, select
 from degrade.request import Request
+from degrade.scene import PRIOR_DRAWS, set_scene
 from degrade.timing import SIZES, Costs, measured
 from degrade.variate import controlled
 
@@ -121,14 +122,14 @@ def estimate(planned: Planned) -> Estimate:
     with moved(planned.model, request.device), lent(planned.model, selection), one_thread():
         few = Examples(data.batch(np.arange(min(len(data), SIZES[0][1]))))
         some = request.model_copy(update={"evaluation": len(few)})
-        scene = build.set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
+        scene = set_scene(planned.model, selection, few.source, planned.loss, some, None, (), False)
         batch = request.batch_size or build.usual_batch(replace(scene.potential, data=data), request.sampler)
         tried = len(few) if batch >= len(data) else min(batch, len(few) - 1)
         scene = batched(controlled(scene, request.control_variate), request.together, tried)
         costs = measured(scene, request, batch >= len(data))
     rungs, fixed = len(request.rises or request.nbetas or []), min(request.evaluation, len(data))
     fewest, most = (counted(request, batch < len(data), long) for long in (False, True))
-    passes = len(data) + held + (build.PRIOR_DRAWS + 1) * fixed
+    passes = len(data) + held + (PRIOR_DRAWS + 1) * fixed
     return Estimate(
         name=planned.name,
         rungs=rungs,

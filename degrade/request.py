@@ -24,6 +24,7 @@ class Request(BaseModel):
 
     rises: list[float] | None = None
     nbetas: list[float] | None = None
+    first_nbeta: float | None = Field(None, gt=0)
     width: float | None = None
     gamma: float | None = None
     sampler: str = samplers.AUTO
@@ -93,6 +94,12 @@ class Request(BaseModel):
         if not values or list(values) != ordered or not all(v > 0 and v < float("inf") for v in values):
             order = "descending (heating from w*)" if name == "nbetas" else "ascending"
             raise ValueError(f"{name}={values}; expected a list of positive finite numbers, strictly {order}")
+
+        if self.first_nbeta is not None and self.rises is None:
+            raise ValueError(
+                f"first_nbeta={self.first_nbeta:g} and nbetas={self.nbetas} were given; expected it with rises alone,"
+                " whose first temperature is looked for from there: leave it out"
+            )
 
     @property
     def neighbourhood(self) -> Neighbourhood:

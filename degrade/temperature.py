@@ -241,12 +241,14 @@ def _warm_up(ascent: Ascent, target: float, nbeta: float) -> float:
 
 
 def _guess(ascent: Ascent, target: float, before: Rung | None) -> float:
-    """From the rung before by the law E ∝ nβ^−κ; at first from the quadratic basin.
+    """From the rung before by the law E ∝ nβ^−κ; at first as was given, or from the quadratic basin.
 
     A basin that does not hold the target says nothing: 1 / E* is mostly too hot, and chains cool in the basin.
     """
     if before is not None:
         return before.nbeta * (before.target / target) ** (1 / ascent.slope())
+    if ascent.settings.first_nbeta is not None:
+        return ascent.settings.first_nbeta
     from scipy.optimize import brentq
 
     first, precision = ascent.memory[0], ascent.scene.potential.precision

@@ -46,7 +46,7 @@ def controlled(scene: Scene, wanted: bool = True) -> Scene:
     """The scene with control variate, if it is wanted; one pass over all the data.
 
     >>> import torch
-    >>> from degrade.build import set_scene
+    >>> from degrade.scene import set_scene
     >>> from degrade.parameters import select
     >>> from degrade.request import Request
     >>> net, x = torch.nn.Linear(2, 1), torch.randn(100, 2)

@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from degrade import next_token_loss, parameters
-from degrade.build import lean
 from degrade.data import Examples
 from degrade.diagnostics import over_chains
 from degrade.losses import Loss
 from degrade.noise import Key
 from degrade.potential import FixedSet, example_nats
 from degrade.result import Ladder
+from degrade.scene import lean
 from studies.dials_laws import Law
 
 STRIDE = 0.7

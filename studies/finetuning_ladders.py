@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from degrade import next_token_loss, store
 from degrade.build import ladder as climb_ladder
-from degrade.build import reach
 from degrade.data import Examples
 from degrade.losses import Loss
 from degrade.models import bridge
 from degrade.potential import example_nats
 from degrade.result import Ladder
+from degrade.scene import reach
 from probes import Subject
 from probes.probe import Measure
 from studies.climbing import Size
@@ -123,13 +123,23 @@ def climb_all(
         (name, potential): _within(size.rises, reach(models[name], data[potential], seed=seeds[name], **common), name)
         for name, potential in wanted
     }
-    return {
-        (name, potential): climb_ladder(
+    climbed: dict[Place, Ladder] = {}
+    for name, potential in wanted:
+        climbed[name, potential] = climb_ladder(
             models[name], data[potential], rises=rises[name, potential], chains=size.chains, draws=size.draws,
-            steps=size.steps, burn_in=size.burn_in, budget=size.budget, seed=seeds[name], **common, **settings,
-        )
-        for name, potential in wanted
-    }  # fmt: skip
+            steps=size.steps, burn_in=size.burn_in, budget=size.budget, seed=seeds[name],
+            first_nbeta=_known(climbed, potential, rises[name, potential][0]), **common, **settings,
+        )  # fmt: skip
+    return climbed
+
+
+def _known(climbed: Mapping[Place, Ladder], potential: str, rise: float) -> float | None:
+    """The temperature at which the first model on this potential had the rise: the next one's will not be far."""
+    for (_, other), ladder in climbed.items():
+        rungs = ladder.table[ladder.table["target"] == rise]
+        if other == potential and len(rungs):
+            return float(rungs["nbeta"].iloc[0])
+    return None
 
 
 def _within(rises: Sequence[float], most: float, name: str) -> list[float]:

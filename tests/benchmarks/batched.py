@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 
 from degrade.batched import batched
-from degrade.build import set_scene
 from degrade.chain import BLOCK, Plan, Scene, advance
 from degrade.losses import label_loss, next_token_loss
 from degrade.noise import Key
 from degrade.parameters import lent, select
 from degrade.pilot import Settings, bind, first_look
 from degrade.request import Request
+from degrade.scene import set_scene
 from degrade.walk import Group, together
 from tests.benchmarks.networks import drawn, squares
 from tests.benchmarks.step import NBETA, STEP_SIZE, seconds

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 import degrade
-from degrade.build import set_scene
 from degrade.chain import Leg, Plan, Scene, advance
 from degrade.curvature import average
 from degrade.diagnostics import coefficient, read
@@ -33,6 +32,7 @@ from degrade.potential import Potential
 from degrade.preconditioners import PRECONDITIONERS
 from degrade.request import Request
 from degrade.samplers import SAMPLERS
+from degrade.scene import set_scene
 from degrade.step_size import bound, look
 from degrade.variate import controlled
 from degrade.verdict import judge

@@ -26,7 +26,6 @@ import pandas as pd
 import psutil
 import torch
 
-from degrade.build import set_scene
 from degrade.chain import BLOCK, Plan, Scene, attempt
 from degrade.losses import next_token_loss
 from degrade.noise import Key
@@ -34,6 +33,7 @@ from degrade.parameters import lent, select
 from degrade.pilot import Settings, bind, first_look
 from degrade.potential import example_nats
 from degrade.request import Request
+from degrade.scene import set_scene
 
 NBETA, STEP_SIZE, PLAIN, TIME = 1e3, 1e-3, 1e-8, 64
 KINDS = [("sgld", "fisher"), ("baoab", "fisher"), ("sgld", "ekfac"), ("baoab", "ekfac")]

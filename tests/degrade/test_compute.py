@@ -9,14 +9,14 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import degrade
-from degrade import build
 from degrade.compute import Compute, Computed, blocks, computed, computing, present, summed
 from degrade.journal import JournalError
 from degrade.losses import label_loss, next_token_loss
 from degrade.models import wrapped
-from degrade.noise import normal_like
+from degrade.noise import Key, normal_like
 from degrade.parameters import lent, select
 from degrade.request import Request
+from degrade.scene import set_scene
 from tests.degrade.runs import small
 from tests.degrade.toys import classifier
 
@@ -39,7 +39,7 @@ def family(name, bridge=False):
 
 def scene(model, data=TOKENS, loss=next_token_loss, **settings):
     request = Request.of(nbetas=[1.0], width=0.5, evaluation=8, **settings)
-    return build.set_scene(model, select(model), data, loss, request, None, (), False)
+    return set_scene(model, select(model), data, loss, request, None, (), False)
 
 
 def gradient(model, **settings):
@@ -47,7 +47,7 @@ def gradient(model, **settings):
     selection = select(model)
     with lent(model, selection):
         potential = scene(model, **settings).potential
-        noise = normal_like(build.Key(0), "noise", 0, potential.center)
+        noise = normal_like(Key(0), "noise", 0, potential.center)
         weights = [c + 0.02 * x for c, x in zip(potential.center, noise, strict=True)]
         return potential.gradient(weights, np.arange(len(potential.data)))
 

@@ -2,11 +2,11 @@ import torch
 from torch import nn
 
 from degrade import label_loss, next_token_loss
-from degrade.build import set_scene
 from degrade.curvature import average, estimate, expected_rise
 from degrade.noise import Key
 from degrade.parameters import lent, select
 from degrade.request import Request
+from degrade.scene import set_scene
 from tests.degrade.toys import classifier, exact_rise, quadratic, quadratic_loss
 
 

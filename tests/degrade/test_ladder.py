@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import degrade
-from degrade.build import reach
 from degrade.samplers import SAMPLERS
+from degrade.scene import reach
 from degrade.step_size import HEATING
 from tests.degrade.toys import classifier, exact_rise, quadratic, quadratic_loss
 

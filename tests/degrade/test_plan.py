@@ -8,10 +8,10 @@ from torch import nn
 
 import degrade
 from degrade import climb, timing
-from degrade.build import set_scene
 from degrade.parameters import select
 from degrade.plan import Planned, counted, estimate, lines
 from degrade.request import Request
+from degrade.scene import set_scene
 from degrade.timing import measured
 from tests.degrade.toys import quadratic, quadratic_loss
 

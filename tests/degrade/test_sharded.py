@@ -9,13 +9,14 @@ import torch.distributed as dist
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from degrade import build, noise, pilot, sharded, shards
+from degrade import noise, pilot, sharded, shards
 from degrade.chain import TRACE, Plan, attempt
 from degrade.losses import next_token_loss
 from degrade.metric import Metric
 from degrade.noise import Key
 from degrade.parameters import lent, select
 from degrade.request import Request
+from degrade.scene import set_scene
 
 KEY, NBETA, STEP, STEPS, BATCH = Key(3), 500.0, 0.3, 8, 8
 TOKENS = torch.randint(41, (32, 10), generator=torch.Generator().manual_seed(0))
@@ -34,7 +35,7 @@ def alone():
     selection = select(net)
     with lent(net, selection):
         request = Request.of(nbetas=[NBETA], width=0.3, evaluation=8)
-        scene = build.set_scene(net, selection, TOKENS, next_token_loss, request, None, (), False)
+        scene = set_scene(net, selection, TOKENS, next_token_loss, request, None, (), False)
         settings = pilot.Settings(0, 1, BATCH, "sgld", "fisher", None, float("inf"))
         metric = pilot.bind(scene, settings, pilot.first_look(scene, settings), NBETA)
         plan = Plan(1, NBETA, metric, STEP, "given", STEPS, 0, BATCH, "sgld", tracked=False)

@@ -41,3 +41,18 @@ def test_places_are_alike_if_both_are_stiff_and_equally_so():
     assert temperature._alike(found, found._replace(sharpness=2.1))
     assert not temperature._alike(found, found._replace(sharpness=2.5))
     assert not temperature._alike(found._replace(flat=True), found._replace(flat=True))
+
+
+def test_where_the_search_begins_changes_how_long_it_takes_and_not_what_is_found(rounds):
+    """From the quadratic basin's own guess and from a hundredth of it: the target is met within 4 standard errors."""
+    net, x = quadratic(cond=10, d=20)
+    given = {"loss": quadratic_loss, "gamma": 1.0, "batch_size": 64, "chains": 3, "draws": 1, "progress": False}
+    known = degrade.ladder(net, x, rises=[0.1], **given).table.iloc[1]
+    usual, wrong = list(rounds), known["nbeta"] / 100
+    rounds.clear()
+    told = degrade.ladder(net, x, rises=[0.1], first_nbeta=float(wrong), **given).table.iloc[1]
+    assert len(rounds) > len(usual)
+    for row in (known, told):
+        assert abs(row["rise"] - 0.1) < 0.05 * 0.1 + 4 * row["rise_se"]
+    with pytest.raises(ValueError, match=r"first_nbeta=5 and nbetas=\[7.0\] were given.*leave it out"):
+        degrade.ladder(net, x, nbetas=[7.0], first_nbeta=5.0, **given)
