@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SHARED = 2  # tries among other units, before a unit whose worker died is tried alone
 
 _HELD: dict[str, Scene] = {}
+_SETTLED = threading.Event()
 
 
 class UnitError(ChildProcessError):
@@ -238,13 +239,22 @@ def engine(scene: Scene, workers: int, place: Place | None = None) -> Iterator[E
 def processes(
     workers: int, initializer: Callable[..., Any], *arguments: Any, place: Place | None = None
 ) -> Iterator[Any]:
-    """Worker processes for some time: they finish their work, or are killed if an error ends the block."""
+    """Worker processes for some time: they finish their work, or are killed if an error ends the block.
+
+    In a block of `degrade.shifts.resident` they are those of the block.
+    """
+    from degrade.shifts import free
+
     place = place or here()
     if place.engine == "ray":
         from degrade.ray_engine import crew as hired
 
         with hired(place, workers, initializer, arguments) as crew:
             yield crew
+        return
+    if there := free(workers):
+        with there.shift(initializer, arguments) as shift:
+            yield shift
         return
     own = Crew(workers, initializer, arguments)
     try:
@@ -257,9 +267,11 @@ def processes(
 
 def settle() -> None:
     """Make a worker one: one thread, Ctrl-C left to the parent, which ends its workers, and ended when it is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
+    if not _SETTLED.is_set():  # once, for a worker takes up many tools
+        _SETTLED.set()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _hold(scene: Scene) -> None:

@@ -42,7 +42,7 @@ def here() -> Place:
 
 @contextmanager
 def placed(place: Place, workers: int) -> Iterator[None]:
-    """All workers that the block asks for are at one place; a cluster is begun or connected to once."""
+    """All workers that the block asks for are at one place; processes, or a cluster, are begun or connected to once."""
     token = _PLACE.set(place)
     try:
         if place.engine == "ray":
@@ -51,6 +51,9 @@ def placed(place: Place, workers: int) -> Iterator[None]:
             with connected(place, workers):
                 yield
         else:
-            yield
+            from degrade.shifts import resident
+
+            with resident(workers):
+                yield
     finally:
         _PLACE.reset(token)
