@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBES: dict[str, dict[str, Any]] = {"induction": {}, "kinds": {}, "recall": {}}
-FULL = Size((0.3, 0.55), 4, 2, 2, 128, 256, None, None, budget=300)
+FULL = Size((0.25, 0.55), 4, 2, 2, 128, 256, None, None, budget=300)
 QUICK = Size((0.6,), 2, 1, 1, 64, 128, 130, 50)
 ROWS, QUICK_ROWS = 8192, 2048  # of the task, to finetune on
 SAMPLED = 4096  # of base and of task at most, in the potential of both
