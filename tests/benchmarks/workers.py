@@ -18,7 +18,10 @@ import degrade
 from degrade.places import Place, placed
 
 RISES, CHAINS, STEPS, ROUNDS = [0.6], 4, 600, 3
-WAYS: dict[str, dict[str, Any]] = {"one process": {"workers": 1}, "two processes": {"workers": 2}}
+WAYS: dict[str, dict[str, Any]] = {  # named, or within the cluster's block they would run there
+    "one process": {"workers": 1, "engine": "processes"},
+    "two processes": {"workers": 2, "engine": "processes"},
+}
 RAY: dict[str, dict[str, Any]] = {"two workers of Ray": {"workers": 2, "engine": "ray"}}
 
 
